@@ -1,0 +1,130 @@
+"""One model of a pyramid as its YAML describes it, and what its tokens cost."""
+
+import math
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from pyramid_moa.errors import ConfigError
+
+__all__ = ["BackendKind", "ModelSpec", "Price", "generation_cost_usd", "generation_flops"]
+
+BackendKind = Literal["transformers", "openai", "vllm", "recorded"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Price:
+    """US dollars per million tokens.
+
+    Attributes:
+        input: of the prompt.
+        output: of the answer.
+    """
+
+    input: float = 0.0
+    output: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Refuse what is not a price."""
+        for name, value in (("input", self.input), ("output", self.output)):
+            if not (math.isfinite(value) and value >= 0):
+                raise ConfigError(
+                    f"price.{name}: expected US dollars per million tokens, 0 or more; "
+                    f"found {value}"
+                )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSpec:
+    """A member or oracle.
+
+    Attributes:
+        name: its name in the pyramid, unique there.
+        backend: the way it is run.
+        model: Hugging Face id, a folder (relative to the YAML file), or the name that the server
+            knows it by.
+        price: US dollars per million tokens.
+        active_parameters: parameters used for one token, for FLOPs; null where unknown.
+        dtype: transformers and vllm: ``auto``, ``float32``, ``bfloat16`` or ``float16``.
+        device: transformers: ``auto`` (a GPU where there is one), ``cpu``, ``cuda:0``, ...
+        revision: commit or branch of a Hugging Face id.
+        batch_size: transformers: rows of one forward pass.
+        base_url: openai: address of the server, such as ``http://127.0.0.1:8000/v1``.
+        api_key_env: openai: environment variable that holds the key; null for a server that
+            needs none.
+        max_concurrency: openai: requests under way at once.
+        timeout_s: openai: seconds for one request.
+        max_retries: openai: further tries of a request that may succeed later.
+        logprobs: openai: ask for token log-probabilities; false for servers that refuse.
+        token_limit_field: openai: the request field that limits the answer's tokens.
+        extra_body: openai: further request fields that this server understands.
+        tensor_parallel_size: vllm: GPUs that share the model.
+        devices: vllm: GPU numbers.
+        port: vllm: of the server that is started for it.
+        kv_cache_bytes: vllm: size of the key-value cache; null lets vLLM choose.
+        extra_args: vllm: further arguments of the server.
+    """
+
+    name: str
+    model: str
+    backend: BackendKind = "transformers"
+    price: Price = field(default_factory=Price)
+    active_parameters: float | None = None
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    device: str = "auto"
+    revision: str | None = None
+    batch_size: int = 64
+    base_url: str | None = None
+    api_key_env: str | None = None
+    max_concurrency: int = 16
+    timeout_s: float = 120.0
+    max_retries: int = 4
+    logprobs: bool = True
+    token_limit_field: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
+    extra_body: dict[str, Any] = field(default_factory=dict)
+    tensor_parallel_size: int = 1
+    devices: list[int] = field(default_factory=list)
+    port: int | None = None
+    kv_cache_bytes: int | None = None
+    extra_args: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        """Report every problem of this entry together.
+
+        Raises:
+            ConfigError: with one line a problem.
+        """
+        problems = [
+            f"{field_name}: expected {expected}, found {getattr(self, field_name)!r}"
+            for field_name, expected, good in (
+                ("name", "a printable name of at most 200 characters", _is_name(self.name)),
+                ("model", "a model id, folder or served name", bool(self.model.strip())),
+                ("batch_size", "1 or more", self.batch_size >= 1),
+                ("max_concurrency", "1 or more", self.max_concurrency >= 1),
+                ("timeout_s", "more than 0 seconds", self.timeout_s > 0),
+                ("max_retries", "0 or more", self.max_retries >= 0),
+                (
+                    "active_parameters",
+                    "a positive number or null",
+                    self.active_parameters is None or 0 < self.active_parameters < math.inf,
+                ),
+            )
+            if not good
+        ]
+        if problems:
+            raise ConfigError(f"model {self.name!r}: " + "; ".join(problems))
+
+
+def _is_name(name: str) -> bool:
+    return bool(name.strip()) and name.isprintable() and len(name) <= 200
+
+
+def generation_cost_usd(spec: ModelSpec, prompt_tokens: int, completion_tokens: int) -> float:
+    """Price of one generation in US dollars."""
+    return (prompt_tokens * spec.price.input + completion_tokens * spec.price.output) / 1e6
+
+
+def generation_flops(spec: ModelSpec, prompt_tokens: int, completion_tokens: int) -> float | None:
+    """FLOPs of one generation: 2 x active parameters x tokens; None where those are unknown."""
+    if spec.active_parameters is None:
+        return None
+    return 2.0 * spec.active_parameters * (prompt_tokens + completion_tokens)

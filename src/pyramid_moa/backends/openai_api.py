@@ -1,0 +1,246 @@
+"""Any OpenAI-compatible server: a vLLM server, a hosted API."""
+
+import asyncio
+import concurrent.futures
+import json
+import time
+from collections.abc import Coroutine, Sequence
+from typing import Any, TypeVar, cast
+
+from pyramid_moa.backends.loop_thread import LoopThread
+from pyramid_moa.backends.model_spec import ModelSpec
+from pyramid_moa.backends.openai_endpoint import endpoint_of
+from pyramid_moa.backends.openai_reply import model_ids, read_completion
+from pyramid_moa.backends.protocol import Completion, Failure, Prompt, Sampling
+from pyramid_moa.errors import BackendError, ConfigError
+
+__all__ = ["OpenAIBackend"]
+
+_T = TypeVar("_T")
+
+# Fields that decide what comes back: with others' values the answer could not be read.
+_OWN_FIELDS = frozenset({"echo", "logprobs", "messages", "model", "n", "prompt", "stream"})
+_CHECK_S = 10.0
+_CHECK_RETRIES = 1
+_SHOWN_MODELS = 10
+
+
+class OpenAIBackend:
+    """One model of an OpenAI-compatible server.
+
+    Requests run in an event loop of the backend's own, in a thread, so that connections survive
+    between calls and ``generate`` and ``agenerate`` share one bound on requests under way.
+    """
+
+    hidden_keys: tuple[str, ...] = ()
+
+    def __init__(self, spec: ModelSpec) -> None:
+        """Prepare the client; nothing is sent yet.
+
+        Args:
+            spec: the model's entry.
+
+        Raises:
+            ConfigError: the key's environment variable is not set, base_url is no address, or
+                extra_body holds fields that are the backend's or that are no JSON.
+        """
+        from pyramid_moa.backends.openai_client import open_client, response_type
+
+        _check_extra_body(spec)
+        self.name = spec.name
+        self.gives_logprobs = spec.logprobs
+        self._spec = spec
+        self._endpoint = endpoint_of(spec)
+        self._response_type = response_type()
+        self._client = open_client(
+            self._endpoint,
+            max_concurrency=spec.max_concurrency,
+            timeout_s=spec.timeout_s,
+            max_retries=spec.max_retries,
+        )
+        self._free = asyncio.Semaphore(spec.max_concurrency)
+        self._thread = LoopThread(f"openai backend {spec.name}", at_end=self._client.close)
+
+    def check(self) -> None:
+        """Ask the server whether it is there, takes the key and knows the model.
+
+        Servers that keep no list of models pass.
+
+        Raises:
+            BackendError: it is not, or does not; ``can_retry`` where it may be later.
+        """
+        self._run(self._check())
+
+    def generate(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[Completion | Failure]:
+        """Answer prompts; see ``Backend.generate``. Latencies include retries.
+
+        Raises:
+            BackendError: the backend has been closed.
+        """
+        return self._run(self._answer_all(prompts, sampling))
+
+    async def agenerate(
+        self, prompts: Sequence[Prompt], sampling: Sampling
+    ) -> list[Completion | Failure]:
+        """Do the same from any event loop; cancelling it cancels the requests.
+
+        Raises:
+            BackendError: the backend has been closed.
+        """
+        future = self._submit(self._answer_all(prompts, sampling))
+        try:
+            return await asyncio.wrap_future(future)
+        except asyncio.CancelledError as error:
+            task = asyncio.current_task()
+            if self._thread.closed and not (task and task.cancelling()):
+                raise self._closed_error() from error
+            raise
+
+    def close(self) -> None:
+        """Cancel what is under way and close the connections; a second time does nothing."""
+        self._thread.close()
+
+    def _submit(self, work: Coroutine[Any, Any, _T]) -> "concurrent.futures.Future[_T]":
+        try:
+            return self._thread.submit(work)
+        except RuntimeError as error:
+            raise self._closed_error() from error
+
+    def _run(self, work: Coroutine[Any, Any, _T]) -> _T:
+        future = self._submit(work)
+        try:
+            return future.result()
+        except concurrent.futures.CancelledError as error:
+            raise self._closed_error() from error
+        except KeyboardInterrupt:
+            future.cancel()
+            raise
+
+    def _closed_error(self) -> BackendError:
+        return BackendError(f"model {self.name!r}: the backend has been closed")
+
+    async def _answer_all(
+        self, prompts: Sequence[Prompt], sampling: Sampling
+    ) -> list[Completion | Failure]:
+        outcomes: list[Completion | Failure | None] = [None] * len(prompts)
+        todo = iter(enumerate(prompts))
+
+        async def work() -> None:
+            for index, prompt in todo:
+                async with self._free:
+                    outcomes[index] = await self._answer(prompt, sampling)
+
+        # A task for each request that may be under way, not one for each prompt.
+        async with asyncio.TaskGroup() as group:
+            for _ in range(min(self._spec.max_concurrency, len(prompts))):
+                group.create_task(work())
+        return cast("list[Completion | Failure]", outcomes)
+
+    async def _answer(self, prompt: Prompt, sampling: Sampling) -> Completion | Failure:
+        import openai
+
+        started = time.perf_counter()
+        try:
+            body = await self._post(prompt, sampling)
+            return read_completion(
+                body,
+                chat=prompt.messages is not None,
+                logprobs=self._spec.logprobs,
+                max_tokens=sampling.max_tokens,
+                latency_s=time.perf_counter() - started,
+            )
+        except (openai.OpenAIError, BackendError, ValueError, RecursionError) as error:
+            texts = [prompt.text or "", *(message.content for message in prompt.messages or ())]
+            explained = self._explained(error, texts)
+            return Failure(
+                message=str(explained),
+                can_retry=explained.can_retry,
+                latency_s=time.perf_counter() - started,
+            )
+
+    async def _post(self, prompt: Prompt, sampling: Sampling) -> bytes:
+        path = "/completions" if prompt.messages is None else "/chat/completions"
+        # The answer is asked for unread: the client builds its own objects from anything that
+        # looks like JSON, without a check.
+        answer = await self._client.post(
+            path, body=self._request(prompt, sampling), cast_to=self._response_type
+        )
+        return cast("bytes", answer.content)
+
+    def _request(self, prompt: Prompt, sampling: Sampling) -> dict[str, object]:
+        request: dict[str, object] = {
+            "model": self._spec.model,
+            "temperature": sampling.temperature,
+            "top_p": sampling.top_p,
+        }
+        if sampling.temperature > 0:
+            request["seed"] = sampling.seed
+        if sampling.stop:
+            request["stop"] = list(sampling.stop)
+        if prompt.messages is None:
+            request["prompt"] = prompt.text
+            request["max_tokens"] = sampling.max_tokens
+            if self._spec.logprobs:
+                request["logprobs"] = 1
+        else:
+            request["messages"] = [
+                {"role": message.role, "content": message.content} for message in prompt.messages
+            ]
+            request[self._spec.token_limit_field] = sampling.max_tokens
+            if self._spec.logprobs:
+                request["logprobs"] = True
+        return {**request, **self._spec.extra_body}
+
+    async def _check(self) -> None:
+        from openai import APIStatusError, OpenAIError
+
+        from pyramid_moa.backends.openai_client import open_client
+
+        # Of its own, with fewer retries: who opens a backend waits for this answer.
+        client = open_client(
+            self._endpoint,
+            max_concurrency=1,
+            timeout_s=min(self._spec.timeout_s, _CHECK_S),
+            max_retries=min(self._spec.max_retries, _CHECK_RETRIES),
+        )
+        try:
+            async with client:
+                answer = await client.get("/models", cast_to=self._response_type)
+            self._check_model(model_ids(answer.content))
+        except (OpenAIError, BackendError, ValueError) as error:
+            if isinstance(error, APIStatusError) and error.status_code in (404, 405):
+                return
+            explained = self._explained(error)
+            raise BackendError(
+                f"model {self.name!r}: {explained}", can_retry=explained.can_retry
+            ) from error
+
+    def _check_model(self, known: list[str] | None) -> None:
+        if known is None or self._spec.model in known:
+            return
+        more = f" and {len(known) - _SHOWN_MODELS} more" if len(known) > _SHOWN_MODELS else ""
+        raise BackendError(
+            f"expected a model that the server has, found {self._spec.model!r}; it has "
+            f"{', '.join(known[:_SHOWN_MODELS])}{more}"
+        )
+
+    def _explained(self, error: Exception, prompt: Sequence[str] = ()) -> BackendError:
+        from pyramid_moa.backends.openai_errors import explained
+
+        return explained(error, self._endpoint, model=self._spec.model, prompt=prompt)
+
+
+def _check_extra_body(spec: ModelSpec) -> None:
+    taken = sorted(_OWN_FIELDS & spec.extra_body.keys())
+    if taken:
+        raise ConfigError(
+            f"model {spec.name!r}: extra_body: expected fields beyond those that are sent anyway, "
+            f"found {', '.join(taken)}; remove them"
+        )
+    try:
+        json.dumps(spec.extra_body, allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        # YAML knows dates, sets and infinities.
+        raise ConfigError(
+            f"model {spec.name!r}: extra_body: expected what JSON can hold; {error}"
+        ) from error

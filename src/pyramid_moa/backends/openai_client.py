@@ -1,0 +1,134 @@
+"""The ``openai`` client as the backend uses it: bounded answers, and nothing of the environment."""
+
+import asyncio
+import importlib
+import os
+from ipaddress import ip_address
+from typing import Any
+from urllib.parse import urlsplit
+
+import openai
+
+from pyramid_moa.backends.openai_endpoint import Endpoint
+
+__all__ = ["MAX_BODY_BYTES", "TooLargeError", "open_client", "response_type"]
+
+MAX_BODY_BYTES = 32 << 20
+
+_CONNECT_S = 10.0
+# Servers such as vLLM's close a connection after 5 idle seconds: ours goes first, so that no
+# request is sent into one that is just being closed.
+_KEEP_ALIVE_S = 4.0
+
+
+class TooLargeError(openai.OpenAIError):
+    """A server's answer is larger than anything that was asked for; the client does not retry."""
+
+
+def _http_library() -> Any:  # noqa: ANN401 - one of two libraries of like interface
+    """The library under the client: httpx for openai 2, httpx2 since openai 3."""
+    base = openai.DefaultAsyncHttpxClient.__mro__[1]
+    return importlib.import_module(base.__module__.partition(".")[0])
+
+
+def response_type() -> Any:  # noqa: ANN401 - a class of one of two libraries
+    """What to ask the client for to get an answer unread: its HTTP library's response."""
+    return _http_library().Response
+
+
+def open_client(
+    endpoint: Endpoint, *, max_concurrency: int, timeout_s: float, max_retries: int
+) -> openai.AsyncOpenAI:
+    """Build a client that sends an endpoint its own key and nothing else.
+
+    Args:
+        endpoint: the server.
+        max_concurrency: connections at once.
+        timeout_s: seconds for one request.
+        max_retries: further tries, which honour Retry-After.
+    """
+    http = _http_library()
+    client = openai.AsyncOpenAI(
+        api_key=endpoint.key,
+        base_url=endpoint.base_url,
+        timeout=http.Timeout(timeout_s, connect=min(timeout_s, _CONNECT_S), pool=None),
+        max_retries=max_retries,
+        default_headers=None if endpoint.is_openai else _own_headers(endpoint),
+        http_client=_bounded_client(http, endpoint, max_concurrency, timeout_s),
+    )
+    # The client takes these from the environment, where they mean an account with OpenAI.
+    client.admin_api_key = None
+    if not endpoint.is_openai:
+        client.organization = None
+        client.project = None
+    return client
+
+
+def _own_headers(endpoint: Endpoint) -> dict[str, Any]:
+    """Headers that keep those of OPENAI_CUSTOM_HEADERS from a server they were not meant for."""
+    lines = os.environ.get("OPENAI_CUSTOM_HEADERS", "").split("\n")
+    names = [line.partition(":")[0].strip() for line in lines if ":" in line]
+    return {
+        **{name: openai.Omit() for name in names if name.lower() != "authorization"},
+        "Authorization": f"Bearer {endpoint.key}",
+    }
+
+
+def _bounded_client(
+    http: Any,  # noqa: ANN401 - one of two libraries of like interface
+    endpoint: Endpoint,
+    max_concurrency: int,
+    timeout_s: float,
+) -> Any:  # noqa: ANN401 - a client of that library
+    class BoundedClient(openai.DefaultAsyncHttpxClient):
+        """Reads at most so much of an answer, and takes at most so long over all of it."""
+
+        async def send(self, request: Any, *, stream: bool = False, **options: Any) -> Any:  # noqa: ANN401 - as in the library
+            try:
+                # The library's own timeouts start anew with every byte.
+                async with asyncio.timeout(timeout_s):
+                    answer = await super().send(request, stream=True, **options)
+                    try:
+                        body = await _read(answer)
+                    finally:
+                        await answer.aclose()
+            except TimeoutError as error:
+                raise http.ReadTimeout("no complete answer in time", request=request) from error
+            headers = [
+                (name, value)
+                for name, value in answer.headers.multi_items()
+                if name not in ("content-encoding", "content-length", "transfer-encoding")
+            ]
+            return http.Response(answer.status_code, headers=headers, content=body, request=request)
+
+    return BoundedClient(
+        limits=http.Limits(
+            max_connections=max_concurrency,
+            max_keepalive_connections=max_concurrency,
+            keepalive_expiry=_KEEP_ALIVE_S,
+        ),
+        mounts=_direct(endpoint.base_url),
+        # Prompts and keys go where the user said and nowhere else.
+        follow_redirects=False,
+    )
+
+
+async def _read(answer: Any) -> bytes:  # noqa: ANN401 - a response of one of two libraries
+    chunks, size = [], 0
+    async for chunk in answer.aiter_bytes():
+        size += len(chunk)
+        if size > MAX_BODY_BYTES:
+            raise TooLargeError(f"the answer is larger than {MAX_BODY_BYTES >> 20} MiB")
+        chunks.append(chunk)
+    return b"".join(chunks)
+
+
+def _direct(base_url: str) -> dict[str, None]:
+    """No proxy for this machine's own servers, whatever the environment says about proxies."""
+    host = urlsplit(base_url).hostname or ""
+    try:
+        loopback = ip_address(host).is_loopback
+    except ValueError:
+        loopback = host == "localhost"
+    shown = f"[{host}]" if ":" in host else host
+    return {f"all://{shown}": None} if loopback else {}

@@ -1,0 +1,107 @@
+"""From what a backend gave back to a generation: the answer found, graded, priced."""
+
+from collections.abc import Sequence
+
+from pyramid_moa.backends import (
+    Completion,
+    Failure,
+    ModelSpec,
+    Token,
+    generation_cost_usd,
+)
+from pyramid_moa.data_prep.token_estimate import estimate_tokens
+from pyramid_moa.grading import Extraction, Grader
+from pyramid_moa.records import Generation, LogprobStatistics, Query
+
+__all__ = ["graded_generation", "logprob_statistics"]
+
+# Long enough to cover a final answer with its mark, short enough not to be the whole response.
+_TAIL_TOKENS = 8
+
+
+def graded_generation(
+    query: Query, spec: ModelSpec, outcome: Completion | Failure, grader: Grader
+) -> Generation:
+    """Make the record of one outcome; labelling and the gate both go through here.
+
+    Args:
+        query: the question; its gold, where there is one, decides ``correct``.
+        spec: the model that was asked.
+        outcome: what its backend gave back.
+        grader: finds and compares answers.
+
+    Returns:
+        The generation; a recorded one is handed on as it is. Where the backend has not counted
+        tokens, their number is estimated, and marked so.
+    """
+    if isinstance(outcome, Failure):
+        return Generation(
+            query_id=query.query_id,
+            model=spec.name,
+            correct=False if query.gold is not None else None,
+            error=outcome.message,
+            can_retry=outcome.can_retry,
+            latency_s=outcome.latency_s,
+            cost_usd=0.0,
+        )
+    if outcome.recorded is not None:
+        return outcome.recorded
+    extraction = grader.extract(outcome.text)
+    prompt_tokens, completion_tokens = outcome.prompt_tokens, outcome.completion_tokens
+    estimated = prompt_tokens is None or completion_tokens is None
+    # Nobody's budget may be spent unseen because a server does not count.
+    if prompt_tokens is None:
+        prompt_tokens = estimate_tokens(query.question)
+    if completion_tokens is None:
+        completion_tokens = estimate_tokens(outcome.text)
+    return Generation(
+        query_id=query.query_id,
+        model=spec.name,
+        response=outcome.text,
+        answer=extraction.answer if extraction else None,
+        correct=_correct(extraction, query.gold, grader),
+        finish_reason=outcome.finish_reason,
+        prompt_tokens=prompt_tokens,
+        completion_tokens=completion_tokens,
+        latency_s=outcome.latency_s,
+        tokens_estimated=estimated,
+        cost_usd=generation_cost_usd(spec, prompt_tokens, completion_tokens),
+        logprobs=logprob_statistics(outcome.tokens, extraction),
+        hidden_states=outcome.hidden_states or None,
+    )
+
+
+def logprob_statistics(
+    tokens: Sequence[Token], extraction: Extraction | None
+) -> LogprobStatistics | None:
+    """Sum up token log-probabilities over the response and over its answer.
+
+    Args:
+        tokens: the generated tokens in order.
+        extraction: where the answer stands in the text.
+
+    Returns:
+        The statistics, or None where there are no tokens.
+    """
+    if not tokens:
+        return None
+    values = [token.logprob for token in tokens]
+    tail = values[-_TAIL_TOKENS:]
+    answer = (
+        [t.logprob for t in tokens if t.start < extraction.end and t.end > extraction.start]
+        if extraction
+        else []
+    )
+    return LogprobStatistics(
+        mean=sum(values) / len(values),
+        minimum=min(values),
+        tail_mean=sum(tail) / len(tail),
+        answer_mean=sum(answer) / len(answer) if answer else None,
+        answer_minimum=min(answer) if answer else None,
+    )
+
+
+def _correct(extraction: Extraction | None, gold: str | None, grader: Grader) -> bool | None:
+    if gold is None:
+        return None
+    return extraction is not None and grader.equal(extraction.answer, gold)

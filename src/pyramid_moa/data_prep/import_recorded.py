@@ -1,0 +1,277 @@
+"""From recorded answers to a run folder, without running a model."""
+
+import hashlib
+import shutil
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from pyramid_moa.data_prep.labels import label_queries
+from pyramid_moa.data_prep.manifest import Manifest, ModelCost, write_manifest
+from pyramid_moa.data_prep.prices import find_cost
+from pyramid_moa.data_prep.recorded_table import Recording, find_recording, read_recordings
+from pyramid_moa.data_prep.run_folder import RunFolder
+from pyramid_moa.data_prep.splits import assign_splits
+from pyramid_moa.data_prep.token_estimate import estimate_tokens
+from pyramid_moa.errors import DataError, RunFolderError
+from pyramid_moa.grading import Grader, infer_grader_name, load_grader
+from pyramid_moa.progress import Progress
+from pyramid_moa.records import Generation, LogprobStatistics, Query, question_hash
+
+__all__ = ["import_recorded"]
+
+_CHUNK = 4096
+
+
+def import_recorded(
+    tables: Sequence[Path],
+    *,
+    members: Sequence[str],
+    oracle: str,
+    out: Path,
+    prices: dict[str, ModelCost] | None = None,
+    grader_name: str | None = None,
+    split: str | None = None,
+    say: Callable[[str], None] = lambda line: None,
+) -> Manifest:
+    """Make a run folder of recorded answers.
+
+    Args:
+        tables: parquet files, one row an answer.
+        members: ``MODEL[::VARIANT[::SAMPLE]]`` each, best first.
+        oracle: likewise.
+        out: the run folder; must not be there yet.
+        prices: the user's prices by model name.
+        grader_name: how answers are compared; by default as the gold answers look.
+        split: put all queries in this split instead of dividing them by hash.
+        say: shown what was kept and assumed.
+
+    Returns:
+        The manifest of the run.
+
+    Raises:
+        DataError: a table or name is wrong, or no question was answered by every model.
+        RunFolderError: the folder is there already.
+    """
+    if out.exists():
+        raise RunFolderError(f"{out}: exists already; give another --out")
+    if not members:
+        raise DataError("expected at least one member, found none")
+    names = [*members, oracle]
+    recordings = read_recordings(tables)
+    chosen = [find_recording(recordings, name) for name in names]
+    if len({id(recording) for recording in chosen}) != len(names):
+        raise DataError(
+            "expected different recordings for members and oracle, found one twice: "
+            + ", ".join(recording.title for recording in chosen)
+        )
+    keyed = _common_queries(chosen, names)
+    queries = list(assign_splits([query for _, query in keyed], all_in=split))
+    keys = [key for key, _ in keyed]
+    has_gold = all(query.gold is not None for query in queries)
+    if not has_gold:
+        queries = [replace(query, gold=None) for query in queries]
+    grader = load_grader(grader_name or _infer(queries, chosen, say))
+    costs = [
+        replace(find_cost(recording.model, prices or {}), name=name)
+        for recording, name in zip(chosen, names, strict=True)
+    ]
+    with Progress("import", total=len(queries) * len(names)) as progress:
+        rows = []
+        for recording, name, cost in zip(chosen, names, costs, strict=True):
+            given = recording.model in (prices or {})
+            rows.append(
+                [
+                    _generation(query, recording.rows[key], name, cost, grader, prices_given=given)
+                    for query, key in zip(queries, keys, strict=True)
+                ]
+            )
+            progress.advance(len(queries))
+    manifest = _manifest(tables, names, queries, costs, grader, split, has_gold, rows)
+    _write(out, manifest, queries, rows, grader)
+    _tell(say, manifest, recordings, queries)
+    return manifest
+
+
+def _common_queries(
+    recordings: Sequence[Recording], names: Sequence[str]
+) -> list[tuple[tuple[str, str], Query]]:
+    """The questions for which every named model has a row, with their keys in the tables."""
+    keys = [
+        key
+        for key in recordings[0].rows
+        if all(key in recording.rows for recording in recordings[1:])
+    ]
+    if not keys:
+        counts = ", ".join(
+            f"{name}: {len(recording.rows)}"
+            for name, recording in zip(names, recordings, strict=True)
+        )
+        raise DataError(f"no question was answered by every model; questions of each: {counts}")
+    # A question's number is its id, unless numbers repeat over the splits of its source.
+    plain = len({split for split, _ in keys}) == 1
+    return [
+        (
+            key,
+            _query(
+                [recording.rows[key] for recording in recordings],
+                key[1] if plain else f"{key[0]}-{key[1]}",
+            ),
+        )
+        for key in keys
+    ]
+
+
+def _query(rows: Sequence[dict[str, Any]], query_id: str) -> Query:
+    """Make a query of what every recording says about it."""
+    questions = {question_hash(row["question"]): row["question"] for row in rows}
+    if len(questions) > 1:
+        shown = " and ".join(f"{question:.60}" for question in list(questions.values())[:2])
+        raise DataError(
+            f"question {query_id}: expected the same text from every model, found {shown}; "
+            "give tables of one data set"
+        )
+    return Query(
+        query_id=query_id,
+        question=rows[0]["question"],
+        gold=next((row["gold"] for row in rows if row["gold"] is not None), None),
+    )
+
+
+def _infer(
+    queries: Sequence[Query], recordings: Sequence[Recording], say: Callable[[str], None]
+) -> str:
+    answers = [query.gold for query in queries if query.gold is not None]
+    if not answers:
+        rows = recordings[-1].rows.values()
+        answers = [row["answer"] for row in rows if row.get("answer") is not None]
+    name = infer_grader_name(answers)
+    say(f"grader {name}, as the reference answers look; --grader names another")
+    return name
+
+
+def _generation(
+    query: Query,
+    row: dict[str, Any],
+    name: str,
+    cost: ModelCost,
+    grader: Grader,
+    *,
+    prices_given: bool,
+) -> Generation:
+    response, answer = row["response"], row.get("answer")
+    # Where the source has looked for answers, a null means that there is none.
+    if "answer" not in row and response is not None:
+        extraction = grader.extract(response)
+        answer = extraction.answer if extraction else None
+    prompt_tokens, completion_tokens = row["prompt_tokens"], row["completion_tokens"]
+    estimated = prompt_tokens is None or completion_tokens is None
+    if prompt_tokens is None:
+        prompt_tokens = estimate_tokens(query.question)
+    if completion_tokens is None:
+        completion_tokens = estimate_tokens(response if response is not None else answer or "")
+    usd = row["cost_usd"]
+    if usd is None or prices_given:
+        usd = (prompt_tokens * cost.price.input + completion_tokens * cost.price.output) / 1e6
+    mean_logprob = row["mean_logprob"]
+    return Generation(
+        query_id=query.query_id,
+        model=name,
+        variant=row["variant"],
+        sample=row["sample"],
+        response=response,
+        answer=answer,
+        correct=None
+        if query.gold is None
+        else answer is not None and grader.equal(answer, query.gold),
+        finish_reason=row["finish_reason"],
+        prompt_tokens=prompt_tokens,
+        completion_tokens=completion_tokens,
+        tokens_estimated=estimated,
+        latency_s=row["latency_s"],
+        cost_usd=usd,
+        confidence=row["confidence"],
+        logprobs=None if mean_logprob is None else LogprobStatistics(mean=mean_logprob),
+    )
+
+
+def _manifest(
+    tables: Sequence[Path],
+    names: Sequence[str],
+    queries: Sequence[Query],
+    costs: list[ModelCost],
+    grader: Grader,
+    split: str | None,
+    has_gold: bool,
+    rows: Sequence[Sequence[Generation]],
+) -> Manifest:
+    digest = hashlib.sha256()
+    for query in queries:
+        digest.update(f"{query.query_id}\0{query.question}\0{query.gold}\n".encode())
+    return Manifest(
+        dataset=", ".join(path.stem for path in tables),
+        dataset_hash=digest.hexdigest(),
+        reference="gold" if has_gold else "oracle",
+        members=list(names[:-1]),
+        oracle=names[-1],
+        costs=costs,
+        price_note="; ".join(cost.note for cost in costs if cost.note),
+        grader=grader.name,
+        splits=split or "hash",
+        pyramid={"recorded": list(names)},
+        counts={
+            "queries": len(queries),
+            "generations": len(queries) * len(names),
+            "failed": 0,
+            "failed_by_model": dict.fromkeys(names, 0),
+        },
+        complete=True,
+        tokens_estimated=any(row.tokens_estimated for own in rows for row in own),
+    )
+
+
+def _write(
+    out: Path,
+    manifest: Manifest,
+    queries: Sequence[Query],
+    rows: Sequence[Sequence[Generation]],
+    grader: Grader,
+) -> None:
+    """Write the run aside and rename it when it is whole."""
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        aside = Path(tempfile.mkdtemp(prefix=f".partial-{out.name}-", dir=out.parent))
+    except OSError as error:
+        raise RunFolderError(f"{out}: can't make a folder there: {error.strerror}") from error
+    try:
+        folder = RunFolder(aside)
+        folder.create(queries)
+        for model, own in enumerate(rows):
+            for chunk, first in enumerate(range(0, len(own), _CHUNK)):
+                folder.write_part(model, chunk, own[first : first + _CHUNK])
+        labels = label_queries(queries, rows[:-1], rows[-1], grader, reference=manifest.reference)
+        folder.write_labels(labels)
+        write_manifest(aside, manifest)
+        aside.chmod(0o755)
+        aside.rename(out)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def _tell(
+    say: Callable[[str], None],
+    manifest: Manifest,
+    recordings: Sequence[Recording],
+    queries: Sequence[Query],
+) -> None:
+    everything = {key for recording in recordings for key in recording.rows}
+    say(
+        f"{len(queries)} of {len(everything)} questions have a row of every model; "
+        f"reference: {manifest.reference}"
+    )
+    if manifest.tokens_estimated:
+        say("token counts, and the costs from them, are estimates: the tables have none")
+    if manifest.price_note:
+        say(manifest.price_note)

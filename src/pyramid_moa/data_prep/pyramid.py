@@ -1,0 +1,141 @@
+"""The pyramid: members, oracle, prompt, sampling and grader, as one YAML file."""
+
+from dataclasses import asdict, dataclass, field, replace
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from pyramid_moa.backends import HiddenStates, ModelSpec, Sampling
+from pyramid_moa.config_file import load_config
+from pyramid_moa.data_prep.prompts import PromptTemplate
+from pyramid_moa.errors import ConfigError
+
+__all__ = ["Pyramid", "load_pyramid"]
+
+EMBEDDED = "embedded"
+
+# What changes how a model is reached and counted, but not what it answers.
+_OPERATIONAL = (
+    "active_parameters",
+    "api_key_env",
+    "base_url",
+    "batch_size",
+    "device",
+    "devices",
+    "extra_args",
+    "kv_cache_bytes",
+    "max_concurrency",
+    "max_retries",
+    "port",
+    "price",
+    "tensor_parallel_size",
+    "timeout_s",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pyramid:
+    """Small models that answer first, and the big one behind them.
+
+    Attributes:
+        members: listed best first: ties of a vote go to the member listed first.
+        oracles: the strong model; exactly one for now.
+        name: what reports call it.
+        prompt: how a question is put to every model.
+        sampling: how tokens are chosen, by every model.
+        grader: how answers are found and compared.
+        hidden_states: what is kept of the members' hidden states; null keeps nothing.
+        price_note: said wherever a cost is shown, such as that prices are stand-ins.
+    """
+
+    members: list[ModelSpec]
+    oracles: list[ModelSpec]
+    name: str = "pyramid"
+    prompt: PromptTemplate = field(default_factory=PromptTemplate)
+    sampling: Sampling = field(default_factory=Sampling)
+    grader: str = "gsm8k"
+    hidden_states: HiddenStates | None = None
+    price_note: str = ""
+
+    def __post_init__(self) -> None:
+        """Check what no single entry can.
+
+        Raises:
+            ConfigError: no members, not one oracle, a name used twice, or an unknown grader.
+        """
+        from pyramid_moa.grading import load_grader
+
+        problems = []
+        if not self.members:
+            problems.append("members: expected at least one, found none")
+        if len(self.oracles) != 1:
+            problems.append(f"oracles: expected exactly one, found {len(self.oracles)}")
+        names = [spec.name for spec in self.models]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            problems.append(f"names must differ, found more than once: {', '.join(twice)}")
+        if problems:
+            raise ConfigError("; ".join(problems))
+        load_grader(self.grader)
+
+    @property
+    def oracle(self) -> ModelSpec:
+        """The strong model."""
+        return self.oracles[0]
+
+    @property
+    def models(self) -> list[ModelSpec]:
+        """Members, then the oracle."""
+        return [*self.members, *self.oracles]
+
+    @property
+    def member_names(self) -> list[str]:
+        """Names of the members, best first."""
+        return [spec.name for spec in self.members]
+
+    def spec(self, name: str) -> ModelSpec:
+        """The entry of a model by name."""
+        return next(spec for spec in self.models if spec.name == name)
+
+    def identity(self) -> dict[str, Any]:
+        """All that decides what the models answer, as plain values for a manifest."""
+        content = asdict(self)
+        for model in [*content["members"], *content["oracles"]]:
+            for key in _OPERATIONAL:
+                del model[key]
+            # Where a folder lies is this machine's business; its name is the model's.
+            if Path(model["model"]).is_absolute():
+                model["model"] = Path(model["model"]).name
+        del content["price_note"]
+        return content
+
+
+def load_pyramid(source: str | Path) -> Pyramid:
+    """Read a pyramid.
+
+    Args:
+        source: a YAML file, or ``embedded`` for the pyramid that comes with the package.
+
+    Returns:
+        The pyramid; folders of models are resolved against the YAML file's own folder.
+
+    Raises:
+        ConfigError: the file is missing or wrong.
+    """
+    if str(source) == EMBEDDED:
+        source = str(files("pyramid_moa.embedded") / "pyramid.yaml")
+    path = Path(source)
+    pyramid = load_config(Pyramid, path)
+    return replace(
+        pyramid,
+        members=[_resolve(spec, path.parent) for spec in pyramid.members],
+        oracles=[_resolve(spec, path.parent) for spec in pyramid.oracles],
+    )
+
+
+def _resolve(spec: ModelSpec, folder: Path) -> ModelSpec:
+    """Make a folder beside the YAML file absolute; anything else is a model id."""
+    if spec.backend in ("transformers", "vllm"):
+        beside = folder / spec.model
+        if beside.is_dir():
+            return replace(spec, model=str(beside.resolve()))
+    return spec

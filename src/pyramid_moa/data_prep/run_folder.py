@@ -1,0 +1,255 @@
+"""The run folder: a labelled data set on disk; the one file that writes and reads it.
+
+Every model's queries fall into chunks by their order; a chunk is written as one part. A part is
+there whole or not at all, and the same chunk holds the same queries whenever it is run, so a run
+that was killed and resumed leaves the same rows as an unbroken one.
+"""
+
+import fcntl
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from safetensors.numpy import load_file, save_file
+
+from pyramid_moa.atomic_files import remove_leftovers, written_aside
+from pyramid_moa.data_prep.run_tables import (
+    GENERATIONS,
+    LABELS,
+    QUERIES,
+    Label,
+    generations_from_table,
+    generations_to_table,
+    labels_from_table,
+    labels_to_table,
+    queries_from_table,
+    queries_to_table,
+)
+from pyramid_moa.errors import RunFolderError
+from pyramid_moa.records import Generation, Query
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["RunFolder"]
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Names and formats of the files of a run.
+
+    Attributes:
+        path: the folder.
+    """
+
+    path: Path
+
+    @property
+    def generations_path(self) -> Path:
+        """Folder of the parts with generations."""
+        return self.path / "generations"
+
+    @property
+    def hidden_states_path(self) -> Path:
+        """Folder of the parts with hidden states."""
+        return self.path / "hidden_states"
+
+    def create(self, queries: Sequence[Query]) -> None:
+        """Make the folder with its queries; whatever is in it already stays."""
+        self.generations_path.mkdir(parents=True, exist_ok=True)
+        self.hidden_states_path.mkdir(exist_ok=True)
+        _write_parquet(self.path / "queries.parquet", queries_to_table(queries))
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other processes from writing to this run.
+
+        Raises:
+            RunFolderError: another process is writing to it.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            file = (self.path / ".lock").open("w")
+        except OSError as error:
+            raise RunFolderError(
+                f"{self.path}: expected a folder that can be written, or a name that is free: "
+                f"{error.strerror}"
+            ) from error
+        with file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise RunFolderError(
+                    f"{self.path}: another process is writing to this run; wait for it, or give "
+                    "another --out"
+                ) from error
+            yield
+
+    def has_parts(self) -> bool:
+        """Whether anything has been generated."""
+        return any(self.generations_path.glob("*.parquet"))
+
+    def discard(self) -> None:
+        """Remove a run in which nothing has been generated; what is not the run's own stays."""
+        self.clean()
+        for name in ("manifest.json", "queries.parquet", "labels.parquet", ".lock"):
+            (self.path / name).unlink(missing_ok=True)
+        for folder in (self.generations_path, self.hidden_states_path, self.path):
+            with suppress(OSError):  # not there, or not empty
+                folder.rmdir()
+
+    def clean(self) -> None:
+        """Remove what a killed process left half-written."""
+        for folder in (self.path, self.generations_path, self.hidden_states_path):
+            remove_leftovers(folder)
+        parts = {path.stem for path in self.generations_path.glob("*.parquet")}
+        for path in self.hidden_states_path.glob("*.safetensors"):
+            if path.stem not in parts:
+                path.unlink()
+
+    def write_part(self, model: int, chunk: int, generations: Sequence[Generation]) -> None:
+        """Write one chunk of one model's generations, hidden states first.
+
+        Args:
+            model: index of the model: members, then the oracle.
+            chunk: index of the chunk.
+            generations: of its queries, in their order.
+        """
+        name = _part_name(model, chunk)
+        tensors = _stack_hidden_states(generations)
+        if tensors:
+            with written_aside(self.hidden_states_path / f"{name}.safetensors") as aside:
+                save_file(tensors, aside)
+        # This rename is what makes the chunk done.
+        _write_parquet(self.generations_path / f"{name}.parquet", generations_to_table(generations))
+
+    def read_part(
+        self, model: int, chunk: int, *, hidden_states: bool = True
+    ) -> list[Generation] | None:
+        """Read a chunk, with its hidden states or without; None where it is not there yet."""
+        path = self.generations_path / f"{_part_name(model, chunk)}.parquet"
+        if not path.is_file():
+            return None
+        rows = generations_from_table(_read_parquet(path, GENERATIONS))
+        if not hidden_states:
+            return rows
+        tensors = self._hidden_part(path.stem, len(rows))
+        return [
+            _with_hidden(row, {key: values[index] for key, values in tensors.items()})
+            for index, row in enumerate(rows)
+        ]
+
+    def read_queries(self) -> list[Query]:
+        """All queries in the order of the run."""
+        return queries_from_table(_read_parquet(self.path / "queries.parquet", QUERIES))
+
+    def read_generations(self, model: int) -> list[Generation]:
+        """All generations of a model in the order of the queries, without hidden states."""
+        return [
+            row
+            for path in sorted(self.generations_path.glob(f"m{model:02d}-*.parquet"))
+            for row in generations_from_table(_read_parquet(path, GENERATIONS))
+        ]
+
+    def read_hidden_states(self, model: int) -> "dict[str, NDArray[np.float16]]":
+        """All hidden states of a model.
+
+        Returns:
+            Arrays of shape [queries, hidden size] by ``layer<k>/<pooling>``; rows of failed
+            generations are zero. Empty where none were kept.
+        """
+        parts, answered = [], []
+        for path in sorted(self.generations_path.glob(f"m{model:02d}-*.parquet")):
+            errors = _read_parquet(path, GENERATIONS)["error"]
+            answered.append(np.asarray(errors.is_null()))
+            parts.append(self._hidden_part(path.stem, len(errors)))
+        example = next((part for part in parts if part), {})
+        widths = {key: values.shape[1] for key, values in example.items()}
+        for index, (part, rows) in enumerate(zip(parts, answered, strict=True)):
+            if not part and not rows.any():
+                parts[index] = {
+                    key: np.zeros((len(rows), width), np.float16) for key, width in widths.items()
+                }
+            elif {key: values.shape[1] for key, values in part.items()} != widths:
+                raise RunFolderError(
+                    f"{self.hidden_states_path}: the parts of model {model} differ in their "
+                    "hidden states, or one is missing; label again into a new folder"
+                )
+        return {key: np.concatenate([part[key] for part in parts]) for key in sorted(example)}
+
+    def write_labels(self, labels: Sequence[Label]) -> None:
+        """Write the labels in one step."""
+        _write_parquet(self.path / "labels.parquet", labels_to_table(labels))
+
+    def read_labels(self) -> list[Label]:
+        """Labels in the order of the queries."""
+        return labels_from_table(_read_parquet(self.path / "labels.parquet", LABELS))
+
+    def _hidden_part(self, name: str, rows: int) -> "dict[str, NDArray[np.float16]]":
+        path = self.hidden_states_path / f"{name}.safetensors"
+        if not path.is_file():
+            return {}
+        try:
+            tensors = load_file(path)
+        except Exception as error:
+            raise RunFolderError(
+                f"{path}: damaged ({error}); remove it with its part in generations/ and resume"
+            ) from error
+        for key, values in tensors.items():
+            if values.ndim != 2 or len(values) != rows or values.dtype != np.float16:
+                raise RunFolderError(
+                    f"{path}: expected {rows} float16 rows of {key}, found an array of shape "
+                    f"{values.shape} of {values.dtype}"
+                )
+        return tensors
+
+
+def _part_name(model: int, chunk: int) -> str:
+    return f"m{model:02d}-{chunk:06d}"
+
+
+def _stack_hidden_states(generations: Sequence[Generation]) -> "dict[str, NDArray[np.float16]]":
+    """Arrays [rows, hidden size] by key; zero where a generation failed."""
+    first = next((row.hidden_states for row in generations if row.hidden_states), None)
+    if first is None:
+        return {}
+    return {
+        key: np.stack(
+            [
+                row.hidden_states[key] if row.hidden_states else np.zeros_like(example)
+                for row in generations
+            ]
+        )
+        for key, example in first.items()
+    }
+
+
+def _with_hidden(row: Generation, hidden: "dict[str, NDArray[np.float16]]") -> Generation:
+    if not hidden or row.error is not None:
+        return row
+    return replace(row, hidden_states=hidden)
+
+
+def _write_parquet(path: Path, table: pa.Table) -> None:
+    with written_aside(path) as aside:
+        pq.write_table(table, aside, compression="zstd")
+
+
+def _read_parquet(path: Path, schema: pa.Schema) -> pa.Table:
+    try:
+        table = pq.read_table(path)
+    except (OSError, pa.ArrowException) as error:
+        raise RunFolderError(
+            f"{path}: expected a parquet table of a run, found none that can be read ({error})"
+        ) from error
+    if table.schema.names != schema.names or table.schema.types != schema.types:
+        raise RunFolderError(
+            f"{path}: expected the columns {', '.join(schema.names)} of a run, found "
+            f"{', '.join(f'{field.name} ({field.type})' for field in table.schema)}"
+        )
+    return table
