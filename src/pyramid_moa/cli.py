@@ -1,0 +1,351 @@
+"""The command line: one function a verb, thin; heavy imports wait until a verb needs them."""
+
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from jsonargparse import ArgumentParser, Namespace
+
+from pyramid_moa import __version__
+from pyramid_moa.errors import ConfigError, PyramidError
+
+if TYPE_CHECKING:
+    from pyramid_moa.training.config import TrainConfig
+
+__all__ = ["main"]
+
+_DESCRIPTION = (
+    "Small language models answer first; a trained router asks the big one only when it pays."
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one verb.
+
+    Args:
+        arguments: as on the command line; those of the process where left out.
+
+    Returns:
+        The exit status: 0, or 2 with one line on standard error.
+    """
+    options = _parser().parse_args(arguments)
+    verb = options.verb
+    try:
+        _VERBS[verb](options[verb])
+    except (PyramidError, OSError) as error:
+        # A full disk and a folder that may not be written to are the user's to mend, too.
+        sys.stderr.write(f"pyramid-moa {verb}: {' '.join(str(error).split())}\n")
+        return 2
+    except KeyboardInterrupt:
+        sys.stderr.write(f"pyramid-moa {verb}: interrupted\n")
+        return 130
+    return 0
+
+
+def _parser() -> ArgumentParser:
+    parser = ArgumentParser(prog="pyramid-moa", description=_DESCRIPTION, version=__version__)
+    verbs = parser.add_subcommands(dest="verb", metavar="VERB")
+    for name, (summary, add_options) in _OPTIONS.items():
+        sub = ArgumentParser(description=summary)
+        add_options(sub)
+        verbs.add_subcommand(name, sub, help=summary)
+    return parser
+
+
+def _demo_options(parser: ArgumentParser) -> None:
+    parser.add_argument("--out", type=Path, default=Path("demo"), help="folder for all it makes")
+    parser.add_argument("--seed", type=int, default=0, help="another seed asks other questions")
+
+
+def _label_options(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "--dataset",
+        required=True,
+        help="gsm8k, word-problems, or a .jsonl, .json, .csv or .parquet file; options follow a "
+        "question mark, as in questions.csv?question=prompt&answer=target",
+    )
+    _add_pyramid(parser)
+    parser.add_argument("--out", type=Path, required=True, help="the run folder")
+    parser.add_argument("--limit", type=int, default=None, help="only the first so many questions")
+    parser.add_argument("--split", default=None, help="put all questions in this split")
+    parser.add_argument("--resume", action="store_true", help="go on with the run that is there")
+    parser.add_argument("--max-usd", type=float, default=None, help="stop before it costs more")
+    parser.add_argument("--strict", action="store_true", help="a failed generation is an error")
+
+
+def _import_options(parser: ArgumentParser) -> None:
+    parser.add_argument("tables", metavar="TABLE", nargs="+", type=Path, help="parquet files")
+    parser.add_argument(
+        "--member",
+        action="append",
+        required=True,
+        help="MODEL[::VARIANT[::SAMPLE]]; once for each member, best first",
+    )
+    parser.add_argument("--oracle", required=True, help="MODEL[::VARIANT[::SAMPLE]]")
+    parser.add_argument("--out", type=Path, required=True, help="the run folder")
+    parser.add_argument("--prices", type=Path, default=None, help="YAML: MODEL: {input, output}")
+    parser.add_argument("--grader", default=None, help="how answers are compared")
+    parser.add_argument("--split", default=None, help="put all questions in this split")
+
+
+def _train_options(parser: ArgumentParser) -> None:
+    parser.add_argument("--run", type=Path, required=True, help="a labelled run folder")
+    parser.add_argument("--out", type=Path, required=True, help="the checkpoint folder")
+    parser.add_argument("--config", type=Path, default=None, help="YAML of the training")
+    parser.add_argument("--init", type=Path, default=None, help="a checkpoint to start from")
+
+
+def _evaluate_options(parser: ArgumentParser) -> None:
+    parser.add_argument("--run", type=Path, required=True, help="a labelled run folder")
+    _add_router(parser)
+    parser.add_argument("--out", type=Path, required=True, help="the report folder")
+    parser.add_argument("--split", default="test", help="which queries, or all")
+    parser.add_argument("--seed", type=int, default=0, help="of the bootstrap")
+
+
+def _threshold_options(parser: ArgumentParser) -> None:
+    parser.add_argument("--run", type=Path, required=True, help="a labelled run folder")
+    parser.add_argument("--router", type=Path, required=True, help="the checkpoint folder")
+    parser.add_argument("--target-accuracy", type=float, default=None, help="from 0 to 1")
+    parser.add_argument("--max-drop", type=float, default=None, help="below the oracle, 0 to 1")
+    parser.add_argument("--target-cost-ratio", type=float, default=None, help="of the oracle's")
+    parser.add_argument("--split", default="calibration", help="the queries it is chosen on")
+    parser.add_argument("--name", default="target", help="its name in the checkpoint")
+
+
+def _benchmark_options(parser: ArgumentParser) -> None:
+    parser.add_argument("--run", type=Path, nargs="+", required=True, help="labelled run folders")
+    parser.add_argument("--out", type=Path, required=True, help="folder for table and reports")
+    parser.add_argument("--config", type=Path, default=None, help="YAML of the training")
+    parser.add_argument("--folds", type=int, default=5, help="of the cross-validation")
+    parser.add_argument("--seed", type=int, default=0, help="of folds and bootstrap")
+
+
+def _answer_options(parser: ArgumentParser) -> None:
+    _add_pyramid(parser)
+    _add_router(parser)
+    parser.add_argument("--input", required=True, help="questions: a data set as of label")
+    parser.add_argument("--output", type=Path, required=True, help="JSONL file of answers")
+    parser.add_argument("--threshold", type=float, default=None, help="instead of the point's")
+    parser.add_argument("--limit", type=int, default=None, help="only the first so many questions")
+
+
+def _export_options(parser: ArgumentParser) -> None:
+    parser.add_argument("--router", type=Path, required=True, help="the checkpoint folder")
+    parser.add_argument("--onnx", type=Path, default=None, help="an ONNX file to write")
+    parser.add_argument("--hub", default=None, help="a Hugging Face repository to push to")
+    parser.add_argument("--out", type=Path, default=None, help="a folder to write, as for the hub")
+
+
+def _add_pyramid(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "--pyramid", required=True, help="YAML file of members and oracle, or embedded"
+    )
+
+
+def _add_router(parser: ArgumentParser) -> None:
+    parser.add_argument("--router", type=Path, default=None, help="checkpoint folder; else a vote")
+    parser.add_argument(
+        "--operating-point", default=None, help="a named point of the checkpoint; else its first"
+    )
+
+
+def _demo(options: Namespace) -> None:
+    from pyramid_moa.demo import demo
+
+    demo(options.out, seed=options.seed, show=_show)
+
+
+def _label(options: Namespace) -> None:
+    from pyramid_moa.data_prep.datasets import load_queries
+    from pyramid_moa.data_prep.label import label
+    from pyramid_moa.data_prep.pyramid import load_pyramid
+
+    pyramid = load_pyramid(options.pyramid)
+    label(
+        load_queries(options.dataset, limit=options.limit),
+        pyramid,
+        options.out,
+        split=options.split,
+        resume=options.resume,
+        max_usd=options.max_usd,
+        strict=options.strict,
+        say=_say,
+    )
+    _show(f"run: {options.out}")
+
+
+def _import(options: Namespace) -> None:
+    from pyramid_moa.data_prep.import_recorded import import_recorded
+    from pyramid_moa.data_prep.prices import read_prices
+
+    import_recorded(
+        options.tables,
+        members=options.member,
+        oracle=options.oracle,
+        out=options.out,
+        prices=read_prices(options.prices) if options.prices is not None else None,
+        grader_name=options.grader,
+        split=options.split,
+        say=_say,
+    )
+    _show(f"run: {options.out}")
+
+
+def _train(options: Namespace) -> None:
+    _need_extra("train", "lightning", "sklearn")
+    from pyramid_moa.training.train import train
+
+    train(
+        options.run,
+        options.out,
+        _train_config(options.config),
+        init=options.init,
+        show_progress=sys.stderr.isatty(),
+        say=_show,
+    )
+
+
+def _evaluate(options: Namespace) -> None:
+    _need_extra("evaluate", "matplotlib")
+    from pyramid_moa.training.evaluate import evaluate
+    from pyramid_moa.training.summary import summary
+
+    metrics = evaluate(
+        options.run,
+        options.out,
+        router=options.router,
+        split=options.split,
+        point=options.operating_point,
+        seed=options.seed,
+        say=_say,
+    )
+    _show(summary(metrics))
+    _show(f"report: {options.out / 'report.html'}")
+
+
+def _threshold(options: Namespace) -> None:
+    from pyramid_moa.training.threshold import add_threshold
+
+    point = add_threshold(
+        options.run,
+        options.router,
+        target_accuracy=options.target_accuracy,
+        max_drop=options.max_drop,
+        target_cost_ratio=options.target_cost_ratio,
+        split=options.split,
+        name=options.name,
+    )
+    cost = "unknown" if point.cost_ratio is None else f"{point.cost_ratio:.4f}"
+    _show(
+        f"operating point {point.name}: threshold {point.threshold:.6f} ({point.target}); on "
+        f"{point.questions} {point.split} questions accuracy {point.accuracy:.4f}, escalated "
+        f"{point.escalation_rate:.4f}, cost ratio {cost}; measured, not guaranteed"
+    )
+
+
+def _benchmark(options: Namespace) -> None:
+    _need_extra("benchmark", "lightning", "sklearn", "matplotlib")
+    from pyramid_moa.training.benchmark import benchmark
+
+    config = _train_config(options.config)
+    benchmark(
+        options.run, options.out, config=config, folds=options.folds, seed=options.seed, say=_show
+    )
+    _show(f"table: {options.out / 'benchmark.csv'}")
+
+
+def _answer(options: Namespace) -> None:
+    from pyramid_moa.data_prep.datasets import load_queries
+    from pyramid_moa.inference.answer import answer_file
+    from pyramid_moa.inference.gate import Gate
+
+    dataset = load_queries(options.input, limit=options.limit)
+    if options.router is None:
+        _say("no checkpoint: the vote rule decides (the oracle is asked unless all members agree)")
+    gate = Gate.from_config(
+        options.pyramid,
+        router=options.router,
+        operating_point=options.operating_point,
+        threshold=options.threshold,
+    )
+    with gate:
+        totals = answer_file(gate, dataset, options.output, identity=gate.identity, say=_say)
+    note = f" ({gate.price_note})" if gate.price_note else ""
+    _show(
+        f"{totals.questions} questions, {totals.escalated} escalated, {totals.unanswered} without "
+        f"an answer, {totals.degraded} where the oracle failed; {totals.cost_usd:.6f} USD, the "
+        f"oracle alone {totals.oracle_cost_usd:.6f} USD{note}"
+    )
+
+
+def _export(options: Namespace) -> None:
+    targets = [options.onnx, options.hub, options.out]
+    if sum(target is not None for target in targets) != 1:
+        raise ConfigError("expected one of --onnx FILE, --hub REPO and --out DIR")
+    if options.onnx is not None:
+        from pyramid_moa.inference.export_onnx import export_onnx
+
+        export_onnx(options.router, options.onnx)
+        _show(f"ONNX: {options.onnx}")
+        return
+    from pyramid_moa.inference.export_folder import export_folder, push_to_hub
+
+    if options.out is not None:
+        export_folder(options.router, options.out)
+        _show(f"folder: {options.out}")
+    else:
+        _show(f"pushed: {push_to_hub(options.router, options.hub)}")
+
+
+def _need_extra(verb: str, *modules: str) -> None:
+    """Say at once which extra is missing, before anything is read."""
+    from pyramid_moa.errors import import_extra
+
+    for module in modules:
+        import_extra(module, extra="train", purpose=f"pyramid-moa {verb}")
+
+
+def _train_config(path: Path | None) -> "TrainConfig | None":
+    from pyramid_moa.config_file import load_config
+    from pyramid_moa.training.config import TrainConfig
+
+    return None if path is None else load_config(TrainConfig, path)
+
+
+def _show(text: str) -> None:
+    """Print a result."""
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
+
+
+def _say(text: str) -> None:
+    """Print what is good to know beside the results."""
+    sys.stderr.write(f"{text}\n")
+    sys.stderr.flush()
+
+
+_OPTIONS: dict[str, tuple[str, Callable[[ArgumentParser], None]]] = {
+    "demo": ("the whole path on the embedded pyramid", _demo_options),
+    "label": ("have every model answer a data set, once, and label it", _label_options),
+    "import": ("make a run folder of recorded answers", _import_options),
+    "train": ("train a router on a run folder", _train_options),
+    "evaluate": ("replay the decisions on a run and report", _evaluate_options),
+    "threshold": ("choose an operating point for a target", _threshold_options),
+    "benchmark": ("cross-validate the router against the vote rule", _benchmark_options),
+    "answer": ("answer a file of questions through the pyramid", _answer_options),
+    "export": ("write a checkpoint as folder, ONNX or Hugging Face repository", _export_options),
+}
+
+_VERBS: dict[str, Callable[[Namespace], None]] = {
+    "demo": _demo,
+    "label": _label,
+    "import": _import,
+    "train": _train,
+    "evaluate": _evaluate,
+    "threshold": _threshold,
+    "benchmark": _benchmark,
+    "answer": _answer,
+    "export": _export,
+}

@@ -1,0 +1,1 @@
+"""Gated inference: a checkpoint and a pyramid answer questions."""

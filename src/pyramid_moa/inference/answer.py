@@ -1,0 +1,178 @@
+"""Answering a file of questions: each once, nothing lost when it is interrupted."""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TextIO
+
+from pyramid_moa.atomic_files import write_text_atomically
+from pyramid_moa.data_prep.datasets import LoadedDataset
+from pyramid_moa.errors import DataError
+from pyramid_moa.inference.gate import Gate
+from pyramid_moa.progress import Progress
+from pyramid_moa.records import Decision, Query
+
+__all__ = ["AnswerTotals", "answer_file", "decision_row"]
+
+_BATCH = 32
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnswerTotals:
+    """What answering a file came to.
+
+    Attributes:
+        questions: how many.
+        escalated: for how many the oracle was asked.
+        unanswered: how many have no response of anybody.
+        degraded: for how many the oracle was wanted and failed.
+        cost_usd: price of all calls.
+        oracle_cost_usd: price of asking the oracle alone, estimated where it was not asked.
+    """
+
+    questions: int
+    escalated: int
+    unanswered: int
+    degraded: int
+    cost_usd: float
+    oracle_cost_usd: float
+
+
+def answer_file(
+    gate: Gate,
+    dataset: LoadedDataset,
+    output: Path,
+    *,
+    identity: str,
+    say: Callable[[str], None] = lambda line: None,
+) -> AnswerTotals:
+    """Answer every question of a data set into a JSONL file.
+
+    Rows are collected in ``<output>.partial``, flushed after each batch, and renamed when all are
+    there; a run that was interrupted goes on from it.
+
+    Args:
+        gate: the pyramid.
+        dataset: the questions.
+        output: the JSONL file; an earlier one is replaced when the new one is complete.
+        identity: what the answers depend on; a partial file of another identity is refused.
+        say: told when an interrupted run is gone on with.
+
+    Returns:
+        The totals.
+
+    Raises:
+        DataError: the partial file is of other questions, another pyramid or another router, or
+            ``output`` is a folder.
+    """
+    if output.is_dir():
+        raise DataError(f"{output}: expected the name of a file for the answers, found a folder")
+    partial = output.with_name(f"{output.name}.partial")
+    output.parent.mkdir(parents=True, exist_ok=True)
+    head = {"identity": _identity(dataset, identity)}
+    rows = _recover(partial, head)
+    if rows:
+        say(f"{partial}: going on after {len(rows)} answers that are there")
+    todo = dataset.queries[len(rows) :]
+    with partial.open("a", encoding="utf-8") as file, Progress("answer", total=len(todo)) as bar:
+        for batch in _batches(todo):
+            new = [
+                decision_row(query, decision)
+                for query, decision in zip(batch, gate.answer_many(batch), strict=True)
+            ]
+            _append(file, new)
+            rows.extend(new)
+            bar.advance(len(batch), note=f"{sum(row['escalated'] for row in rows)} escalated")
+    write_text_atomically(output, "".join(_line(row) for row in rows))
+    partial.unlink()
+    return AnswerTotals(
+        questions=len(rows),
+        escalated=sum(row["escalated"] for row in rows),
+        unanswered=sum(row["response"] is None for row in rows),
+        degraded=sum(row["degraded"] for row in rows),
+        cost_usd=sum(row["cost_usd"] for row in rows),
+        oracle_cost_usd=sum(row["oracle_cost_usd"] for row in rows),
+    )
+
+
+def decision_row(query: Query, decision: Decision) -> dict[str, Any]:
+    """A decision with its reason as plain values, one line of the output file."""
+    return {
+        "query_id": query.query_id,
+        "question": query.question,
+        "answer": decision.answer,
+        "response": decision.response,
+        "answered_by": decision.answered_by,
+        "escalated": decision.escalated,
+        "ensemble_answer": decision.ensemble_answer,
+        "p_ensemble_fails": decision.p_ensemble_fails,
+        "p_oracle_right": decision.p_oracle_right,
+        "threshold": decision.threshold,
+        "rule": decision.rule,
+        "reason": decision.reason,
+        "models_called": list(decision.models_called),
+        "members": {
+            row.model: {"answer": row.answer, "error": row.error} for row in decision.generations
+        },
+        "cost_usd": decision.cost_usd,
+        "oracle_cost_usd": decision.oracle_cost_usd,
+        "flops": decision.flops,
+        "members_s": decision.members_s,
+        "router_s": decision.router_s,
+        "oracle_s": decision.oracle_s,
+        "degraded": decision.degraded,
+    }
+
+
+def _identity(dataset: LoadedDataset, identity: str) -> str:
+    return hashlib.sha256(f"{dataset.fingerprint}\n{identity}".encode()).hexdigest()
+
+
+def _recover(partial: Path, head: dict[str, str]) -> list[dict[str, Any]]:
+    """Rows of an interrupted run; starts the file where there is none."""
+    if not partial.exists():
+        write_text_atomically(partial, _line(head))
+        return []
+    lines = partial.read_bytes().split(b"\n")
+    # Each row is written with its line end: what stands after the last one was cut off.
+    whole, cut = lines[:-1], lines[-1]
+    try:
+        rows = [json.loads(line) for line in whole]
+    except ValueError as error:
+        raise DataError(
+            f"{partial}: expected an interrupted run's answers, found something else; remove it"
+        ) from error
+    if not rows or rows[0] != head:
+        raise DataError(
+            f"{partial}: holds the answers of an interrupted run on other questions, another "
+            "pyramid or another router; finish that one, or remove the file to start afresh"
+        )
+    if cut:
+        write_text_atomically(partial, b"".join(line + b"\n" for line in whole).decode("utf-8"))
+    return rows[1:]
+
+
+def _batches(queries: Sequence[Query]) -> Iterator[Sequence[Query]]:
+    for first in range(0, len(queries), _BATCH):
+        yield queries[first : first + _BATCH]
+
+
+def _append(file: TextIO, rows: Sequence[dict[str, Any]]) -> None:
+    file.write("".join(_line(row) for row in rows))
+    file.flush()
+
+
+def _line(row: dict[str, Any]) -> str:
+    text = json.dumps(row, ensure_ascii=False)
+    # A question or response may hold half of a surrogate pair, which UTF-8 cannot; escapes can.
+    return (text if _encodes(text) else json.dumps(row)) + "\n"
+
+
+def _encodes(text: str) -> bool:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True

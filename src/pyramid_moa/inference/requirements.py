@@ -1,0 +1,61 @@
+"""What a router needs against what the backends give: one clear error when the gate starts."""
+
+from collections.abc import Mapping
+from typing import cast, get_args
+
+from pyramid_moa.backends import Backend, HiddenStates, Pooling
+from pyramid_moa.data_prep.pyramid import Pyramid
+from pyramid_moa.errors import CheckpointError
+from pyramid_moa.router_model.card import RouterCard
+
+__all__ = ["check_requirements", "needed_hidden_states"]
+
+
+def needed_hidden_states(card: RouterCard) -> HiddenStates | None:
+    """The hidden states that a router reads, None for none.
+
+    Raises:
+        CheckpointError: the checkpoint names none that there could be.
+    """
+    if card.hidden_key is None:
+        return None
+    layer, _, pooling = card.hidden_key.removeprefix("layer").partition("/")
+    try:
+        if pooling not in get_args(Pooling):
+            raise ValueError(pooling)
+        return HiddenStates(layers=(int(layer),), poolings=(cast("Pooling", pooling),))
+    except ValueError as error:
+        raise CheckpointError(
+            f"expected a hidden state such as layer-1/answer_mean, found {card.hidden_key!r}"
+        ) from error
+
+
+def check_requirements(card: RouterCard, pyramid: Pyramid, backends: Mapping[str, Backend]) -> None:
+    """Compare a router with the pyramid it is to serve.
+
+    Raises:
+        CheckpointError: with everything that does not fit.
+    """
+    problems = []
+    if card.member_names != pyramid.member_names:
+        problems.append(
+            f"members: the router was trained on {', '.join(card.member_names)}; the pyramid has "
+            f"{', '.join(pyramid.member_names)}"
+        )
+    if card.grader != pyramid.grader:
+        problems.append(
+            f"grader: the router was trained with {card.grader}; the pyramid has {pyramid.grader}"
+        )
+    needs_logprobs = {member.name: member.logprobs for member in card.members}
+    for name in pyramid.member_names:
+        backend = backends[name]
+        if needs_logprobs.get(name) and not backend.gives_logprobs:
+            problems.append(f"{name}: its backend gives no token log-probabilities")
+        if card.hidden_key is not None and card.hidden_key not in backend.hidden_keys:
+            problems.append(f"{name}: its backend gives no hidden states {card.hidden_key}")
+    if problems:
+        raise CheckpointError(
+            "this checkpoint can't serve this pyramid: "
+            + "; ".join(problems)
+            + "; train a router on a run of this pyramid, or change the pyramid"
+        )

@@ -1,0 +1,1 @@
+"""Features, network, calibration, policy and checkpoint of the router."""

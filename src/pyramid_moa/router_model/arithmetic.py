@@ -1,0 +1,136 @@
+"""Bookkeeping of numbers in a worked answer: do its equations hold, are all numbers used?"""
+
+import math
+import re
+from dataclasses import dataclass
+
+__all__ = ["ArithmeticSigns", "arithmetic_signs"]
+
+_LONGEST = 20_000
+_NUMBER = r"\d{1,15}(?:\.\d{1,10})?"
+_GAP = r"[ \t]{0,3}"
+# Numbers are whole numbers of the text: never the tail or the head of a longer one.
+_EQUATION = re.compile(
+    rf"(?<![\d.])(-?{_NUMBER}(?:{_GAP}[-+*/x×÷]{_GAP}{_NUMBER}){{1,12}}){_GAP}={_GAP}"
+    rf"(-?{_NUMBER})(?!\.?\d)"
+)
+# Before an equation: it is the end of a longer one, such as "(2 + 3) * 4 * 5 = 100", unless the
+# sign is a bullet at the beginning of its line.
+_GOES_ON = re.compile(r"(?:[-+*/×÷^]|[\d)][ \t]{0,3}x|\))[ \t]{0,3}\Z")
+_BULLET = re.compile(r"(?:\A|\n)[ \t]{0,8}[-+*][ \t]{1,3}\Z")
+_BEFORE = 12
+_TERM = re.compile(rf"([-+*/x×÷]?){_GAP}({_NUMBER})")
+_ANY_NUMBER = re.compile(r"\d{1,15}(?:\.\d{1,10})?")
+# What may stand beside a number without changing it.
+_NOISE = re.compile(r"[$€£]|(?<=\d),(?=\d{3}(?!\d))")
+_SIGNS = {"\\times": "*", "\\cdot": "*", "\\div": "/", "·": "*", "−": "-"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArithmeticSigns:
+    """Signs of one worked answer; NaN where there is nothing to see.
+
+    Attributes:
+        wrong_equations: share of the stated equations that do not hold.
+        equations: log(1 + number of stated equations).
+        unused_numbers: share of the question's numbers that the answer never mentions.
+        new_answer: 1 where the answer is not the result of any stated equation.
+        integer: 1 where the answer is a whole number.
+        size: log10(1 + magnitude of the answer).
+    """
+
+    wrong_equations: float = math.nan
+    equations: float = math.nan
+    unused_numbers: float = math.nan
+    new_answer: float = math.nan
+    integer: float = math.nan
+    size: float = math.nan
+
+
+def arithmetic_signs(question: str, response: str, answer: str | None) -> ArithmeticSigns:
+    """Check the arithmetic that stands in a response.
+
+    Args:
+        question: the question's text.
+        response: the worked answer; its first 20,000 characters are read.
+        answer: the extracted answer.
+
+    Returns:
+        The signs.
+    """
+    response, question = response[:_LONGEST], question[:_LONGEST]
+    results, wrong = _equations(response)
+    value = _number(answer)
+    asked, said = _numbers(question), _numbers(response)
+    return ArithmeticSigns(
+        wrong_equations=wrong / len(results) if results else math.nan,
+        equations=math.log1p(len(results)),
+        unused_numbers=len(asked - said) / len(asked) if asked else math.nan,
+        new_answer=math.nan
+        if value is None or not results
+        else float(not any(_close(value, result) for result in results)),
+        integer=math.nan if value is None else float(value.is_integer()),
+        size=math.nan if value is None else math.log10(1 + abs(value)),
+    )
+
+
+def _numbers(text: str) -> set[float]:
+    return {float(number) for number in _ANY_NUMBER.findall(_NOISE.sub("", text))}
+
+
+def _equations(response: str) -> tuple[list[float], int]:
+    """Stated results, and how many of them are wrong."""
+    text = response
+    for name, sign in _SIGNS.items():
+        text = text.replace(name, sign)
+    text = _NOISE.sub("", text)
+    results, wrong = [], 0
+    for match in _EQUATION.finditer(text):
+        before = text[max(match.start() - _BEFORE, 0) : match.start()]
+        if _GOES_ON.search(before) and not _BULLET.search(before):
+            continue
+        computed = _evaluate(match[1])
+        if computed is None:
+            continue
+        stated = float(match[2])
+        results.append(stated)
+        wrong += not _holds(computed, stated)
+    return results, wrong
+
+
+def _holds(computed: float, stated: float) -> bool:
+    """A stated result may be rounded to a cent, or, where it is no whole number, to a whole."""
+    to_a_whole = stated.is_integer() and not _close(computed, round(computed))
+    return _close(computed, stated) or abs(computed - stated) <= (0.5 if to_a_whole else 0.0051)
+
+
+def _evaluate(expression: str) -> float | None:
+    """Value of numbers joined by + - * / with the usual precedence."""
+    total, product = 0.0, None
+    for sign, number in _TERM.findall(expression):
+        value = float(number)
+        if sign in ("", "+", "-"):
+            total += product or 0.0
+            product = -value if sign == "-" else value
+        elif sign in ("*", "x", "×"):
+            product = (product or 0.0) * value
+        elif value == 0.0:
+            return None
+        else:
+            product = (product or 0.0) / value
+    total += product or 0.0
+    return total if math.isfinite(total) else None
+
+
+def _number(answer: str | None) -> float | None:
+    if answer is None:
+        return None
+    try:
+        value = float(answer.replace(",", "").lstrip("$"))
+    except ValueError:
+        return None
+    return value if math.isfinite(value) else None
+
+
+def _close(one: float, other: float) -> bool:
+    return math.isclose(one, other, rel_tol=1e-9, abs_tol=1e-6)

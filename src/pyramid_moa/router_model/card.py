@@ -1,0 +1,197 @@
+"""``router.json``: everything about a router but its weights."""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, NoReturn
+
+from pyramid_moa.errors import CheckpointError
+from pyramid_moa.router_model.features import FeatureGroup
+from pyramid_moa.router_model.network import NetworkShape
+from pyramid_moa.router_model.policy import OperatingPoint
+
+__all__ = ["CHECKPOINT_FORMAT_VERSION", "RouterCard", "RouterMember"]
+
+CHECKPOINT_FORMAT_VERSION = 1
+_FORMAT = "pyramid-moa router"
+_SELF_HASH = "self_sha256"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RouterMember:
+    """A member as the router knows it.
+
+    Attributes:
+        name: its name in the pyramid.
+        hidden_size: length of its hidden state, or None where the router does not read it.
+        logprobs: whether its backend must give token log-probabilities.
+    """
+
+    name: str
+    hidden_size: int | None
+    logprobs: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class RouterCard:
+    """What a checkpoint says of itself.
+
+    Attributes:
+        members: best first, as in the pyramid it was trained on.
+        oracle: the oracle it was trained beside.
+        grader: how answers are found and compared.
+        feature_groups: names of the feature groups.
+        feature_names: every feature in order; compared with what this version computes.
+        hidden_key: which hidden state is read, such as ``layer-1/answer_mean``, or None.
+        network: shape of the network.
+        calibration: how logits became probabilities, in words and numbers.
+        reference: ``gold`` or ``oracle``: what "right" meant in training.
+        price_note: said wherever a cost is shown.
+        trained_on: data set, its hash, numbers of queries by split, seed, configuration.
+        validation: figures on queries that the scoring seeds had left out.
+        validation_curve: threshold, escalation_rate, accuracy and cost_ratio on them.
+        operating_points: positions of the dial by name; the first is used unless another is
+            named.
+        seen_questions: first 16 hexadecimal digits of the hash of every question it was fitted,
+            chosen or calibrated on.
+        weights_sha256: of router.safetensors.
+        format_version: of the checkpoint.
+    """
+
+    members: list[RouterMember]
+    oracle: str
+    grader: str
+    feature_groups: list[FeatureGroup]
+    feature_names: list[str]
+    hidden_key: str | None
+    network: NetworkShape
+    calibration: dict[str, Any]
+    reference: str
+    price_note: str
+    trained_on: dict[str, Any]
+    validation: dict[str, Any]
+    validation_curve: list[dict[str, float | None]]
+    operating_points: list[OperatingPoint]
+    seen_questions: list[str] = field(default_factory=list)
+    weights_sha256: str = ""
+    format_version: int = CHECKPOINT_FORMAT_VERSION
+
+    @property
+    def member_names(self) -> list[str]:
+        """Names of the members, best first."""
+        return [member.name for member in self.members]
+
+    @property
+    def needs_logprobs(self) -> bool:
+        """Whether any member's backend must give token log-probabilities."""
+        return any(member.logprobs for member in self.members)
+
+    def operating_point(self, name: str | None = None) -> OperatingPoint:
+        """The operating point of that name, or the first.
+
+        Raises:
+            CheckpointError: there is none of that name.
+        """
+        if name is None:
+            return self.operating_points[0]
+        for point in self.operating_points:
+            if point.name == name:
+                return point
+        known = ", ".join(point.name for point in self.operating_points)
+        raise CheckpointError(f"no operating point {name!r} in this checkpoint; it has {known}")
+
+    def to_json(self) -> str:
+        """The text of ``router.json``, with the hash of all the rest in it."""
+        content = {"format": _FORMAT, **asdict(self)}
+        content[_SELF_HASH] = _digest(content)
+        return json.dumps(content, indent=2, sort_keys=True, allow_nan=False) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str, *, source: str) -> "RouterCard":
+        """Read and check the text of ``router.json``.
+
+        Args:
+            text: the text.
+            source: the file's name, for errors.
+
+        Raises:
+            CheckpointError: not this format or version, a key is missing or unknown, or the text
+                was changed.
+        """
+        try:
+            content = json.loads(text, parse_constant=_no_number)
+        except (ValueError, RecursionError) as error:
+            raise CheckpointError(f"{source}: damaged: not valid JSON ({error})") from error
+        if not isinstance(content, dict) or content.get("format") != _FORMAT:
+            raise CheckpointError(f"{source}: expected the card of a {_FORMAT}, found another file")
+        version = content.get("format_version")
+        if version != CHECKPOINT_FORMAT_VERSION:
+            raise CheckpointError(
+                f"{source}: expected format version {CHECKPOINT_FORMAT_VERSION}, found {version}; "
+                "train again, or use the version of pyramid-moa that wrote it"
+            )
+        stated = content.pop(_SELF_HASH, None)
+        if stated != _digest(content):
+            raise CheckpointError(
+                f"{source}: damaged: its content does not match its own hash; take another copy, "
+                "or train again"
+            )
+        del content["format"]
+        return _card(content, source)
+
+
+def _card(content: dict[str, Any], source: str) -> RouterCard:
+    expected = {item.name for item in fields(RouterCard)}
+    if set(content) != expected:
+        raise CheckpointError(
+            f"{source}: missing keys {sorted(expected - set(content))}, unknown keys "
+            f"{sorted(set(content) - expected)}"
+        )
+    try:
+        shape = content["network"]
+        content["network"] = NetworkShape(**{**shape, "hidden_sizes": tuple(shape["hidden_sizes"])})
+        content["members"] = [RouterMember(**member) for member in content["members"]]
+        content["operating_points"] = [OperatingPoint(**p) for p in content["operating_points"]]
+        card = RouterCard(**content)
+        problems = _problems(card)
+    except (TypeError, KeyError, AttributeError) as error:
+        raise CheckpointError(f"{source}: damaged: {type(error).__name__}: {error}") from error
+    if problems:
+        raise CheckpointError(f"{source}: expected " + "; expected ".join(problems))
+    return card
+
+
+def _problems(card: RouterCard) -> list[str]:
+    """What does not fit together: a card whose hash is right may still have been made by hand."""
+    shape = card.network
+    counts: list[Any] = [shape.features, shape.components, shape.units, shape.seeds]
+    counts += shape.hidden_sizes
+    sizes = [member.hidden_size for member in card.members]
+    read = [size for size in sizes if size is not None]
+    texts = [card.oracle, card.grader, card.reference, *card.member_names, *card.feature_names]
+    texts += [point.name for point in card.operating_points]
+    checks = {
+        "members and an operating point, found none": bool(card.members and card.operating_points),
+        "names as text": all(isinstance(text, str) for text in texts),
+        "a network shape of whole numbers from 1": all(
+            isinstance(count, int) and count >= 1 for count in counts
+        ),
+        f"{shape.features} feature names, found {len(card.feature_names)}": len(card.feature_names)
+        == shape.features,
+        "the members' hidden sizes in the network's shape": tuple(read) == shape.hidden_sizes,
+        "a hidden state of every member, or of none": len(read)
+        == (len(sizes) if isinstance(card.hidden_key, str) else 0),
+        "thresholds as numbers": all(
+            isinstance(point.threshold, int | float) for point in card.operating_points
+        ),
+    }
+    return [expected for expected, good in checks.items() if not good]
+
+
+def _no_number(text: str) -> NoReturn:
+    raise ValueError(f"{text} is no number")
+
+
+def _digest(content: dict[str, Any]) -> str:
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode("utf-8")).hexdigest()

@@ -1,0 +1,195 @@
+"""The checkpoint folder: ``router.json`` and ``router.safetensors``; nothing is ever unpickled."""
+
+import hashlib
+import os
+import shutil
+import tempfile
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+
+from pyramid_moa.atomic_files import write_text_atomically
+from pyramid_moa.errors import CheckpointError
+from pyramid_moa.router_model.card import RouterCard
+from pyramid_moa.router_model.network import RouterNetwork
+
+__all__ = ["CheckpointFiles", "check_checkpoint_folder", "read_checkpoint", "write_checkpoint"]
+
+# A router of many 8192-wide members is a few tens of megabytes.
+_LARGEST = {"router.json": 256 << 20, "router.safetensors": 4 << 30}
+
+
+@dataclass(frozen=True)
+class CheckpointFiles:
+    """Names of the files.
+
+    Attributes:
+        folder: the checkpoint.
+    """
+
+    folder: Path
+
+    @property
+    def card(self) -> Path:
+        """Everything but the weights."""
+        return self.folder / "router.json"
+
+    @property
+    def weights(self) -> Path:
+        """The weights."""
+        return self.folder / "router.safetensors"
+
+
+def write_checkpoint(folder: Path, card: RouterCard, network: RouterNetwork) -> RouterCard:
+    """Write a checkpoint aside, then rename it.
+
+    Where only the card is new, as for another operating point, it alone is replaced, in one step.
+
+    Args:
+        folder: its final name; a checkpoint that is there is replaced, other files beside it stay.
+        card: what to say of it; the hash of the weights is filled in.
+        network: the weights.
+
+    Returns:
+        The card as written.
+
+    Raises:
+        CheckpointError: the folder holds something else.
+    """
+    folder = folder.resolve()  # a link to a checkpoint stays a link
+    check_checkpoint_folder(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    weights = save({name: value.contiguous() for name, value in network.state_dict().items()})
+    card = replace(card, weights_sha256=hashlib.sha256(weights).hexdigest())
+    files = CheckpointFiles(folder)
+    if files.card.is_file() and _same(files.weights, weights):
+        write_text_atomically(files.card, card.to_json())
+        return card
+    aside = Path(tempfile.mkdtemp(prefix=f".partial-{folder.name}-", dir=folder.parent))
+    try:
+        written = CheckpointFiles(aside)
+        written.weights.write_bytes(weights)
+        written.card.write_text(card.to_json(), encoding="utf-8")
+        aside.chmod(0o755)
+        _swap(aside, folder)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+    return card
+
+
+def check_checkpoint_folder(folder: Path) -> None:
+    """Refuse a place where a checkpoint would overwrite something else.
+
+    Args:
+        folder: where a checkpoint is to go; may be missing, empty, or a checkpoint.
+
+    Raises:
+        CheckpointError: it is anything else.
+    """
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise CheckpointError(f"{folder}: expected a folder for the checkpoint, found a file")
+    if not CheckpointFiles(folder).card.is_file() and any(folder.iterdir()):
+        raise CheckpointError(
+            f"{folder}: expected a new folder or a checkpoint to replace, found other files"
+        )
+
+
+def read_checkpoint(folder: Path) -> tuple[RouterCard, RouterNetwork]:
+    """Read a checkpoint and check all of it.
+
+    Args:
+        folder: the checkpoint.
+
+    Returns:
+        The card, and the network ready to score.
+
+    Raises:
+        CheckpointError: a file is missing, damaged, of another format or version, or no
+            safetensors.
+    """
+    files = CheckpointFiles(folder)
+    missing = [path.name for path in (files.card, files.weights) if not path.is_file()]
+    if missing:
+        raise CheckpointError(
+            f"{folder}: expected router.json and router.safetensors, missing {', '.join(missing)}"
+        )
+    for path in (files.card, files.weights):
+        if path.stat().st_size > _LARGEST[path.name]:
+            raise CheckpointError(f"{path}: larger than any router; not read")
+    try:
+        text = files.card.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise CheckpointError(f"{files.card}: damaged: not UTF-8 text") from error
+    card = RouterCard.from_json(text, source=str(files.card))
+    weights = files.weights.read_bytes()
+    if hashlib.sha256(weights).hexdigest() != card.weights_sha256:
+        raise CheckpointError(
+            f"{files.weights}: damaged or not this checkpoint's: its SHA-256 is not the one in "
+            "router.json; take another copy, or train again"
+        )
+    return card, _network(card, weights, files.weights)
+
+
+def _network(card: RouterCard, weights: bytes, path: Path) -> RouterNetwork:
+    try:
+        tensors = load(weights)
+    except SafetensorError as error:
+        raise CheckpointError(f"{path}: expected safetensors, found something else") from error
+    # A shape alone takes no memory: the card is believed once the weights bear it out.
+    try:
+        with torch.device("meta"):
+            network = RouterNetwork(card.network)
+    except (RuntimeError, TypeError) as error:  # numbers too large for any tensor
+        raise CheckpointError(f"{path}: no network has the shape in router.json") from error
+    expected = {name: _form(value) for name, value in network.state_dict().items()}
+    found = {name: _form(value) for name, value in tensors.items()}
+    if expected != found:
+        wrong = sorted(
+            name for name in {*expected, *found} if expected.get(name) != found.get(name)
+        )
+        raise CheckpointError(
+            f"{path}: tensors do not fit router.json: "
+            + "; ".join(
+                f"{name}: expected {expected.get(name, 'none')}, found {found.get(name, 'none')}"
+                for name in wrong[:8]
+            )
+        )
+    if not all(bool(torch.isfinite(value).all()) for value in tensors.values()):
+        raise CheckpointError(f"{path}: damaged: expected finite weights")
+    network.to_empty(device="cpu").load_state_dict(tensors)
+    return network.eval()
+
+
+def _form(tensor: torch.Tensor) -> str:
+    return f"{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}"
+
+
+def _same(path: Path, content: bytes) -> bool:
+    return path.is_file() and path.read_bytes() == content
+
+
+def _swap(aside: Path, folder: Path) -> None:
+    """Put the new folder under the final name; the old one, if any, is kept until then.
+
+    Other files beside the old checkpoint, such as those of a git clone, move over.
+    """
+    if not folder.exists():
+        aside.rename(folder)
+        return
+    old = folder.with_name(f".replaced-{os.getpid()}-{folder.name}")
+    folder.rename(old)
+    try:
+        aside.rename(folder)
+    except OSError:
+        old.rename(folder)
+        raise
+    names = {path.name for path in folder.iterdir()}
+    for entry in old.iterdir():
+        if entry.name not in names:
+            entry.rename(folder / entry.name)
+    shutil.rmtree(old)

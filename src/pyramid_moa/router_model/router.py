@@ -1,0 +1,119 @@
+"""The router: the members' answers to one question in, calibrated probabilities out."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from pyramid_moa.errors import CheckpointError
+from pyramid_moa.grading import load_grader
+from pyramid_moa.records import Generation
+from pyramid_moa.router_model.card import RouterCard
+from pyramid_moa.router_model.checkpoint import read_checkpoint, write_checkpoint
+from pyramid_moa.router_model.features import Evidence, FeatureSpec, gather_evidence
+from pyramid_moa.router_model.network import RouterNetwork
+from pyramid_moa.router_model.policy import Scores
+
+__all__ = ["Router"]
+
+
+class Router:
+    """A trained router."""
+
+    def __init__(self, card: RouterCard, network: RouterNetwork) -> None:
+        """Put card and network together.
+
+        Raises:
+            CheckpointError: the features of the checkpoint are not those of this version.
+        """
+        self.card = card
+        self.network = network.eval()
+        self.grader = load_grader(card.grader)
+        self.features = FeatureSpec(
+            members=tuple(card.member_names), groups=tuple(card.feature_groups)
+        )
+        if list(self.features.names) != card.feature_names:
+            ours, theirs = set(self.features.names), set(card.feature_names)
+            raise CheckpointError(
+                "the checkpoint's features are not the ones that this version computes: "
+                f"missing {sorted(theirs - ours)[:5]}, new {sorted(ours - theirs)[:5]}; train again"
+            )
+
+    @classmethod
+    def load(cls, folder: str | Path) -> "Router":
+        """Read a checkpoint folder.
+
+        Raises:
+            CheckpointError: it is missing, damaged, or of another version.
+        """
+        return cls(*read_checkpoint(Path(folder)))
+
+    def save(self, folder: str | Path) -> None:
+        """Write a checkpoint folder; see ``write_checkpoint``."""
+        self.card = write_checkpoint(Path(folder), self.card, self.network)
+
+    def evidence(self, question: str, generations: Mapping[str, Generation | None]) -> Evidence:
+        """Features and vote of one question; a member without an entry was not asked."""
+        rows = [generations.get(name) for name in self.card.member_names]
+        return gather_evidence(self.features, question, rows, self.grader.equal)
+
+    def hidden_states(
+        self, generations: Mapping[str, Generation | None]
+    ) -> list[NDArray[np.float16]]:
+        """The vectors that the router reads, one a member, zeros where there is none.
+
+        Raises:
+            CheckpointError: a vector has another length than in training.
+        """
+        if self.card.hidden_key is None:
+            return []
+        return [
+            self._vector(member.name, member.hidden_size or 0, generations.get(member.name))
+            for member in self.card.members
+        ]
+
+    def score(self, question: str, generations: Mapping[str, Generation | None]) -> Scores:
+        """Score the members' answers to one question.
+
+        Args:
+            question: its text.
+            generations: by member; one that failed or is missing lowers what is known, and is
+                scored all the same.
+
+        Returns:
+            Calibrated probabilities; where nobody answered, the ensemble has failed for certain.
+        """
+        return self.score_evidence(
+            self.evidence(question, generations), self.hidden_states(generations)
+        )
+
+    def score_evidence(self, evidence: Evidence, hidden: Sequence[NDArray[np.float16]]) -> Scores:
+        """Score evidence that is already gathered.
+
+        Every query is scored by itself, in batches of one, in evaluation and live alike: a
+        matrix product of another shape may round differently, and a decision must not hang on
+        the company a query is in.
+        """
+        with torch.inference_mode():
+            probabilities = self.network(
+                torch.from_numpy(evidence.values)[None],
+                *(torch.from_numpy(vector.astype(np.float32))[None] for vector in hidden),
+            )[0].tolist()
+        fails, oracle = probabilities
+        return Scores(
+            p_ensemble_fails=1.0 if evidence.vote.winner is None else fails, p_oracle_right=oracle
+        )
+
+    def _vector(self, member: str, size: int, generation: Generation | None) -> NDArray[np.float16]:
+        states = (generation.hidden_states or {}) if generation is not None else {}
+        vector = states.get(self.card.hidden_key or "")
+        if vector is None:
+            return np.zeros(size, np.float16)
+        if vector.shape != (size,):
+            raise CheckpointError(
+                f"member {member!r}: expected hidden states of length {size}, as the router was "
+                f"trained on, found {vector.shape[0]}; is it another model?"
+            )
+        return vector

@@ -1,0 +1,110 @@
+"""How a router is trained, as one YAML file."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from pyramid_moa.errors import ConfigError
+from pyramid_moa.router_model.features import FEATURE_GROUPS, FeatureGroup
+
+__all__ = ["LoggerName", "NetworkConfig", "OptimiserConfig", "TrackingConfig", "TrainConfig"]
+
+LoggerName = Literal["csv", "wandb"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkConfig:
+    """Shape of the network.
+
+    Attributes:
+        units: hidden units of each of the averaged networks.
+        seeds: networks that are averaged.
+        components: principal components kept of each member's hidden state.
+        dropout: share of inputs and units left out at random in training.
+    """
+
+    units: int = 24
+    seeds: int = 8
+    components: int = 16
+    dropout: float = 0.15
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimiserConfig:
+    """How the weights are found.
+
+    Attributes:
+        learning_rate: of AdamW.
+        weight_decay: of AdamW.
+        batch_size: queries a step.
+        max_epochs: the most passes over the training split.
+        patience: passes without a better validation loss before it stops.
+        oracle_weight: weight of the oracle's head in the loss.
+    """
+
+    learning_rate: float = 1e-3
+    weight_decay: float = 1.0
+    batch_size: int = 128
+    max_epochs: int = 200
+    patience: int = 20
+    oracle_weight: float = 0.3
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrackingConfig:
+    """Where curves are written.
+
+    Attributes:
+        loggers: any of csv and wandb.
+        wandb_project: project in Weights & Biases.
+        wandb_offline: keep its files here; false sends them, with the key in WANDB_API_KEY.
+    """
+
+    loggers: list[LoggerName] = field(default_factory=lambda: ["csv"])
+    wandb_project: str = "pyramid-moa"
+    wandb_offline: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """How a router is trained.
+
+    Attributes:
+        groups: feature groups; ``arithmetic`` is left out by itself where answers are no numbers.
+        hidden_states: which hidden state is read: ``auto`` takes the first that the run has of
+            every member, ``none`` reads none, anything else is a key such as
+            ``layer-1/answer_mean``.
+        network: its shape.
+        optimiser: how it is fitted.
+        tracking: where curves are written.
+        seed: of everything that is drawn at random.
+    """
+
+    groups: list[FeatureGroup] = field(default_factory=lambda: list(FEATURE_GROUPS))
+    hidden_states: str = "auto"
+    network: NetworkConfig = field(default_factory=NetworkConfig)
+    optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Report all problems together.
+
+        Raises:
+            ConfigError: with each value that is out of range.
+        """
+        network, optimiser = self.network, self.optimiser
+        checks = {
+            "network.units: 1 or more": network.units >= 1,
+            "network.seeds: 1 or more": network.seeds >= 1,
+            "network.components: 1 or more": network.components >= 1,
+            "network.dropout: from 0 to under 1": 0 <= network.dropout < 1,
+            "optimiser.learning_rate: more than 0": optimiser.learning_rate > 0,
+            "optimiser.weight_decay: 0 or more": optimiser.weight_decay >= 0,
+            "optimiser.batch_size: 1 or more": optimiser.batch_size >= 1,
+            "optimiser.max_epochs: 1 or more": optimiser.max_epochs >= 1,
+            "optimiser.patience: 1 or more": optimiser.patience >= 1,
+            "optimiser.oracle_weight: 0 or more": optimiser.oracle_weight >= 0,
+            "groups: agreement among them": "agreement" in self.groups,
+        }
+        if wrong := [expected for expected, good in checks.items() if not good]:
+            raise ConfigError("expected " + "; ".join(wrong))

@@ -1,0 +1,79 @@
+"""Evaluation: run and checkpoint in; decisions, figures, plots and a report out."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from pyramid_moa.data_prep.labelled_run import LabelledRun, read_labelled_run
+from pyramid_moa.errors import ConfigError
+from pyramid_moa.records import question_hash
+from pyramid_moa.router_model.policy import vote_point, vote_scores
+from pyramid_moa.router_model.router import Router
+from pyramid_moa.training.replay import check_fit, replay, score_run
+from pyramid_moa.training.report import check_report_folder, write_report
+
+__all__ = ["evaluate"]
+
+
+def evaluate(
+    run: str | Path,
+    out: str | Path,
+    *,
+    router: str | Path | None = None,
+    split: str = "test",
+    point: str | None = None,
+    seed: int = 0,
+    say: Callable[[str], None] = lambda line: None,
+) -> dict[str, object]:
+    """Replay the gate's decisions over a run's stored answers and write a report.
+
+    Args:
+        run: the run folder.
+        out: the report folder.
+        router: the checkpoint folder; None evaluates the vote rule (all agree).
+        split: which queries, or ``all``.
+        point: name of the operating point; the checkpoint's first where it is left out.
+        seed: of the bootstrap and the choice of examples.
+        say: shown the main figures, and what to know of them.
+
+    Returns:
+        What metrics.json holds.
+
+    Raises:
+        RunFolderError: the run is missing, or has no such split.
+        CheckpointError: the checkpoint is damaged, or belongs to another pyramid.
+        ConfigError: an operating point without a checkpoint.
+        DataError: ``out`` holds something else.
+    """
+    out = Path(out)
+    if point is not None and router is None:
+        raise ConfigError(f"operating point {point!r}: expected a router that has it, found none")
+    check_report_folder(out)
+    data = read_labelled_run(Path(run))
+    positions = list(range(len(data.queries))) if split == "all" else data.of_split(split)
+    extra = {
+        "data set": f"{data.manifest.dataset}, split {split}",
+        "grader": data.manifest.grader,
+        "pyramid": f"{', '.join(data.manifest.members)} -> {data.manifest.oracle}",
+    }
+    if router is None:
+        scores = [vote_scores(data.labels[index].vote_share) for index in positions]
+        chosen = vote_point()
+        extra["rule"] = "vote (all agree); no checkpoint was given"
+    else:
+        loaded = Router.load(router)
+        check_fit(data, loaded)
+        scores = score_run(data, loaded, positions)
+        chosen = loaded.card.operating_point(point)
+        extra["router trained on"] = str(loaded.card.trained_on.get("dataset"))
+        extra["operating point"] = (
+            f"{chosen.name}: {chosen.target}; chosen on {chosen.questions} {chosen.split} questions"
+        )
+        if seen := _seen(data, loaded, positions):
+            extra["note"] = f"the router has seen {seen} of these questions in training"
+            say(extra["note"])
+    return write_report(replay(data, positions, scores, chosen), out, seed=seed, extra=extra)
+
+
+def _seen(run: LabelledRun, router: Router, positions: list[int]) -> int:
+    known = set(router.card.seen_questions)
+    return sum(question_hash(run.queries[i].question)[:16] in known for i in positions)

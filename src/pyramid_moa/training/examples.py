@@ -1,0 +1,94 @@
+"""What the network is fitted on: features, hidden states and labels of chosen queries."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from pyramid_moa.data_prep.labelled_run import LabelledRun
+from pyramid_moa.errors import RunFolderError
+from pyramid_moa.grading import load_grader
+from pyramid_moa.router_model.features import FeatureSpec, gather_evidence
+
+__all__ = ["Examples", "gather_examples"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Examples:
+    """Tensors of n queries.
+
+    Attributes:
+        features: [n, F], NaN where unknown.
+        hidden: [n, H] float32 for each member; empty where none are read.
+        ensemble_fails: [n], 1 where the members' vote is wrong.
+        oracle_right: [n], 1 where the oracle's answer is right.
+    """
+
+    features: torch.Tensor
+    hidden: tuple[torch.Tensor, ...]
+    ensemble_fails: torch.Tensor
+    oracle_right: torch.Tensor
+
+    @property
+    def labels(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Both labels, [n] each."""
+        return self.ensemble_fails, self.oracle_right
+
+    def __len__(self) -> int:
+        """Number of queries."""
+        return len(self.features)
+
+    def take(self, positions: Sequence[int]) -> "Examples":
+        """Some of the queries, by position."""
+        index = torch.as_tensor(positions, dtype=torch.long)
+        return Examples(
+            features=self.features[index],
+            hidden=tuple(states[index] for states in self.hidden),
+            ensemble_fails=self.ensemble_fails[index],
+            oracle_right=self.oracle_right[index],
+        )
+
+
+def gather_examples(run: LabelledRun, spec: FeatureSpec, *, hidden_key: str | None) -> Examples:
+    """Compute features and labels of every query of a run.
+
+    Args:
+        run: the labelled data.
+        spec: members and feature groups.
+        hidden_key: the hidden state to read, or None.
+
+    Raises:
+        RunFolderError: the run lacks the hidden state, or it is not finite.
+    """
+    grader = load_grader(run.manifest.grader)
+    features = np.stack(
+        [
+            gather_evidence(
+                spec,
+                query.question,
+                [run.generations[name][index] for name in spec.members],
+                grader.equal,
+            ).values
+            for index, query in enumerate(run.queries)
+        ]
+    )
+    return Examples(
+        features=torch.from_numpy(features),
+        hidden=tuple(_hidden(run, name, hidden_key) for name in spec.members) if hidden_key else (),
+        ensemble_fails=torch.tensor([not label.vote_correct for label in run.labels]).float(),
+        oracle_right=torch.tensor([label.oracle_correct for label in run.labels]).float(),
+    )
+
+
+def _hidden(run: LabelledRun, member: str, key: str) -> torch.Tensor:
+    states = run.hidden_states[member].get(key)
+    if states is None:
+        raise RunFolderError(
+            f"member {member!r} has no hidden states {key!r} in this run; it has "
+            f"{', '.join(run.hidden_states[member]) or 'none'}"
+        )
+    tensor = torch.from_numpy(states).float()
+    if not bool(torch.isfinite(tensor).all()):
+        raise RunFolderError(f"hidden states {key!r} of member {member!r}: expected finite values")
+    return tensor

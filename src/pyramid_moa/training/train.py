@@ -1,0 +1,318 @@
+"""Training: a run folder in, a checkpoint out."""
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
+from dataclasses import fields as fields_of
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from pyramid_moa import __version__
+from pyramid_moa.atomic_files import write_text_atomically
+from pyramid_moa.data_prep.labelled_run import LabelledRun, read_labelled_run
+from pyramid_moa.errors import CheckpointError, ConfigError, RunFolderError, import_extra
+from pyramid_moa.grading import load_grader
+from pyramid_moa.records import LogprobStatistics, question_hash
+from pyramid_moa.router_model.card import RouterCard, RouterMember
+from pyramid_moa.router_model.checkpoint import check_checkpoint_folder
+from pyramid_moa.router_model.features import FeatureSpec, groups_for
+from pyramid_moa.router_model.network import RouterNetwork
+from pyramid_moa.router_model.policy import OperatingPoint, Scores
+from pyramid_moa.router_model.router import Router
+from pyramid_moa.training.config import TrainConfig
+from pyramid_moa.training.examples import Examples, gather_examples
+from pyramid_moa.training.fit import LAST, check_examples, fit_network
+from pyramid_moa.training.operating_points import (
+    ThresholdTable,
+    default_points,
+    threshold_table,
+)
+from pyramid_moa.training.replay import replay, score_run
+
+if TYPE_CHECKING:
+    from lightning.pytorch.loggers import Logger
+
+__all__ = ["train"]
+
+_OUT_OF_FOLD = "train and validation, out of fold"
+_UNDECIDED = OperatingPoint(name="undecided", threshold=1.0, target="")
+
+
+def train(
+    run: str | Path,
+    out: str | Path,
+    config: TrainConfig | None = None,
+    *,
+    init: str | Path | None = None,
+    show_progress: bool = False,
+    say: Callable[[str], None] = lambda line: None,
+) -> Router:
+    """Train a router on a labelled run and write its checkpoint.
+
+    Curves, and what an interrupted training goes on from, are kept in ``<out>.training``.
+
+    Args:
+        run: the run folder.
+        out: the checkpoint folder.
+        config: how; the defaults of ``TrainConfig`` where it is left out.
+        init: a checkpoint with the same members and shape to start from.
+        show_progress: a progress bar.
+        say: shown how it went.
+
+    Returns:
+        The router.
+
+    Raises:
+        RunFolderError: the run is missing, or can't be learned from.
+        CheckpointError: ``init`` does not fit, or ``out`` holds something else.
+        ConfigError: the configuration asks for hidden states that the run lacks.
+    """
+    out, config = Path(out), config or TrainConfig()
+    check_checkpoint_folder(out)
+    data = read_labelled_run(Path(run))
+    grader = load_grader(data.manifest.grader)
+    spec = FeatureSpec(
+        members=tuple(data.manifest.members), groups=groups_for(config.groups, grader)
+    )
+    key = choose_hidden_key(data, config.hidden_states)
+    examples = gather_examples(data, spec, hidden_key=key)
+    fitted_on, calibration = _splits(data)
+    learned_from = examples.take(fitted_on)
+    check_examples(learned_from)
+    start = _start(Path(init), data) if init is not None else None
+    work = _work_folder(out, config, learned_from, start)
+    fitted = fit_network(
+        learned_from,
+        config,
+        start=start,
+        work=work,
+        loggers=_loggers(config, work),
+        show_progress=show_progress,
+    )
+    scores = _scores(data, fitted_on, fitted.out_of_fold)
+    curve = threshold_table(replay(data, fitted_on, scores, _UNDECIDED), split=_OUT_OF_FOLD)
+    router = Router(_card(data, spec, key, examples, fitted.network, config), fitted.network)
+    router.card = replace(
+        router.card,
+        trained_on={
+            **router.card.trained_on,
+            "queries": {"fitted": len(fitted_on), "calibration": len(calibration)},
+        },
+        seen_questions=_seen(data, [*fitted_on, *calibration]),
+        validation=_validation_figures(data, fitted_on, scores),
+        validation_curve=curve.curve(),
+        operating_points=default_points(_calibration_table(data, router, calibration) or curve),
+    )
+    router.save(out)
+    (work / LAST).unlink(missing_ok=True)
+    _tell(say, router, out)
+    return router
+
+
+def choose_hidden_key(run: LabelledRun, wanted: str) -> str | None:
+    """The hidden state to read, or None.
+
+    Raises:
+        ConfigError: the run does not have it of every member.
+    """
+    if wanted == "none":
+        return None
+    available = run.hidden_keys
+    if wanted == "auto":
+        return available[0] if available else None
+    if wanted not in available:
+        raise ConfigError(
+            f"hidden_states: expected auto, none, or one that the run has of every member "
+            f"({', '.join(available) or 'it has none'}); found {wanted!r}"
+        )
+    return wanted
+
+
+def _splits(run: LabelledRun) -> tuple[list[int], list[int]]:
+    """Positions of the queries to fit on, and of those for thresholds only.
+
+    Training and validation queries are fitted on together: every seed is stopped by a quarter of
+    them that it leaves out.
+    """
+    fitted = [i for i, query in enumerate(run.queries) if query.split in ("train", "validation")]
+    if not fitted:
+        splits = sorted({str(query.split) for query in run.queries})
+        raise RunFolderError(
+            f"expected queries of the split 'train', found only {', '.join(splits)}; label or "
+            "import without --split, or with --split train"
+        )
+    return fitted, [i for i, query in enumerate(run.queries) if query.split == "calibration"]
+
+
+def _card(
+    run: LabelledRun,
+    spec: FeatureSpec,
+    key: str | None,
+    examples: Examples,
+    network: RouterNetwork,
+    config: TrainConfig,
+) -> RouterCard:
+    sizes: list[int | None] = [states.shape[1] for states in examples.hidden]
+    sizes = sizes or [None] * len(spec.members)
+    slopes = network.calibration.tolist()
+    return RouterCard(
+        members=[
+            RouterMember(name=name, hidden_size=size, logprobs=_has_logprobs(spec, examples, name))
+            for name, size in zip(spec.members, sizes, strict=True)
+        ],
+        oracle=run.manifest.oracle,
+        grader=run.manifest.grader,
+        feature_groups=list(spec.groups),
+        feature_names=list(spec.names),
+        hidden_key=key,
+        network=network.shape,
+        calibration={
+            "method": "platt",
+            "split": _OUT_OF_FOLD,
+            "ensemble_fails": {"slope": slopes[0][0], "offset": slopes[0][1]},
+            "oracle_right": {"slope": slopes[1][0], "offset": slopes[1][1]},
+        },
+        reference=run.manifest.reference,
+        price_note=run.manifest.price_note,
+        trained_on={
+            "dataset": run.manifest.dataset,
+            "dataset_hash": run.manifest.dataset_hash,
+            "config": asdict(config),
+            "package_version": __version__,
+        },
+        validation={},
+        validation_curve=[],
+        operating_points=[_UNDECIDED],
+    )
+
+
+def _has_logprobs(spec: FeatureSpec, examples: Examples, member: str) -> bool:
+    """Whether the network has seen token log-probabilities of this member."""
+    fields = {f"confidence/{member}/{field.name}" for field in fields_of(LogprobStatistics)}
+    columns = [column for column, name in enumerate(spec.names) if name in fields]
+    return bool(columns) and not bool(examples.features[:, columns].isnan().all())
+
+
+def _calibration_table(
+    run: LabelledRun, router: Router, positions: Sequence[int]
+) -> ThresholdTable | None:
+    if not positions:
+        return None
+    scores = score_run(run, router, positions)
+    return threshold_table(replay(run, positions, scores, _UNDECIDED), split="calibration")
+
+
+def _scores(
+    run: LabelledRun, positions: Sequence[int], probabilities: torch.Tensor
+) -> list[Scores]:
+    """Out-of-fold probabilities as scores; an ensemble without an answer has failed."""
+    return [
+        Scores(
+            p_ensemble_fails=1.0 if run.labels[index].vote_answer is None else fails,
+            p_oracle_right=oracle,
+        )
+        for index, (fails, oracle) in zip(positions, probabilities.tolist(), strict=True)
+    ]
+
+
+def _validation_figures(
+    run: LabelledRun, positions: Sequence[int], scores: Sequence[Scores]
+) -> dict[str, float | str | None]:
+    metrics = import_extra("sklearn.metrics", extra="train", purpose="training")
+    failed = np.array([not run.labels[i].vote_correct for i in positions])
+    p = np.array([score.p_ensemble_fails for score in scores])
+    share = np.array([run.labels[i].vote_share for i in positions])
+    return {
+        "split": _OUT_OF_FOLD,
+        "queries": len(positions),
+        "failure_rate": float(failed.mean()),
+        "failure_auroc": float(metrics.roc_auc_score(failed, p)),
+        "agreement_auroc": float(metrics.roc_auc_score(failed, -share)),
+        "log_loss": float(metrics.log_loss(failed, np.clip(p, 1e-7, 1 - 1e-7), labels=[0, 1])),
+        "brier": float(np.mean((p - failed) ** 2)),
+    }
+
+
+def _seen(run: LabelledRun, positions: Sequence[int]) -> list[str]:
+    return sorted(question_hash(run.queries[i].question)[:16] for i in positions)
+
+
+def _start(init: Path, run: LabelledRun) -> RouterNetwork:
+    router = Router.load(init)
+    if router.card.member_names != run.manifest.members:
+        raise CheckpointError(
+            f"{init}: its members are {', '.join(router.card.member_names)}; the run has "
+            f"{', '.join(run.manifest.members)}; leave out --init"
+        )
+    return router.network
+
+
+def _work_folder(
+    out: Path, config: TrainConfig, examples: Examples, start: RouterNetwork | None
+) -> Path:
+    """Folder of curves and of the interrupted training, if it is one of the same training."""
+    work = out.with_name(f"{out.name}.training")
+    work.mkdir(parents=True, exist_ok=True)
+    content = {
+        "config": asdict(config),
+        "examples": _digest(examples.features, *examples.hidden, *examples.labels),
+        "start": None if start is None else _digest(*start.state_dict().values()),
+    }
+    stamp, text = work / "training.json", json.dumps(content, indent=2) + "\n"
+    if not stamp.is_file() or stamp.read_bytes() != text.encode():
+        (work / LAST).unlink(missing_ok=True)
+        write_text_atomically(stamp, text)
+    return work
+
+
+def _digest(*tensors: torch.Tensor) -> str:
+    digest = hashlib.sha256()
+    for tensor in tensors:
+        digest.update(tensor.contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _loggers(config: TrainConfig, work: Path) -> "list[Logger]":
+    loggers: list[Logger] = []
+    if "csv" in config.tracking.loggers:
+        from lightning.pytorch.loggers import CSVLogger
+
+        # Each training, and each part of an interrupted one, has a folder of its own in it.
+        loggers.append(CSVLogger(work, name="csv"))
+    if "wandb" in config.tracking.loggers:
+        import_extra("wandb", extra="train", purpose="the logger wandb")
+        from lightning.pytorch.loggers import WandbLogger
+
+        loggers.append(
+            WandbLogger(
+                project=config.tracking.wandb_project,
+                save_dir=work,
+                offline=config.tracking.wandb_offline,
+                config=asdict(config),
+            )
+        )
+    return loggers
+
+
+def _tell(say: Callable[[str], None], router: Router, out: Path) -> None:
+    figures, counts = router.card.validation, router.card.trained_on["queries"]
+    say(
+        f"trained on {counts['fitted']} queries; out of fold: failure "
+        f"AUROC {_figure(figures['failure_auroc'])} (agreement "
+        f"{_figure(figures['agreement_auroc'])}), log-loss {_figure(figures['log_loss'])}"
+    )
+    for point in router.card.operating_points:
+        say(
+            f"operating point {point.name}: threshold {point.threshold:.4f}, on {point.questions} "
+            f"{point.split} queries accuracy {_figure(point.accuracy)}, escalated "
+            f"{_figure(point.escalation_rate)}, cost ratio {_figure(point.cost_ratio)}"
+        )
+    say(f"checkpoint: {out}")
+
+
+def _figure(value: float | None) -> str:
+    return "unknown" if value is None else f"{value:.3f}"
