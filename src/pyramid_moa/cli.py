@@ -262,6 +262,8 @@ def _answer(options: Namespace) -> None:
     from pyramid_moa.inference.gate import Gate
 
     dataset = load_queries(options.input, limit=options.limit)
+    if options.output.exists() and options.output.samefile(options.input.partition("?")[0]):
+        raise ConfigError(f"--output: {options.output} is the input; give another file")
     if options.router is None:
         _say("no checkpoint: the vote rule decides (the oracle is asked unless all members agree)")
     gate = Gate.from_config(

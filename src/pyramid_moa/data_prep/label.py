@@ -59,7 +59,8 @@ def label(
     Raises:
         RunFolderError: the folder is another run's, or is there without ``resume``.
         BudgetError: ``max_usd`` is reached; what was generated is kept.
-        DataError: with ``strict``, a generation failed; what was generated is kept.
+        DataError: a question can't be stored; or, with ``strict``, a generation failed, and what
+            was generated is kept.
         BackendError: a model can't be loaded or reached. Where nothing has been generated yet,
             no folder is left behind.
         ConfigError: ``max_usd`` is not an amount.
@@ -71,6 +72,7 @@ def label(
         # One reference for all: a few golds among many queries would measure two things at once.
         queries = [replace(query, gold=None) for query in queries]
         say("not every question has gold: labels and figures are against the oracle's answers")
+    _check_storable(queries)
     wanted = _manifest(dataset, pyramid, split)
     folder = RunFolder(out)
     if not resume and (out / "manifest.json").exists():
@@ -239,6 +241,17 @@ class _Run:
 
 def _is_pending(row: Generation | None) -> bool:
     return row is None or (row.error is not None and row.can_retry)
+
+
+def _check_storable(queries: Sequence[Query]) -> None:
+    for query in queries:
+        try:
+            f"{query.query_id}{query.question}{query.gold}{query.split}".encode()
+        except UnicodeEncodeError as error:
+            raise DataError(
+                f"question {query.query_id!a}: half of a surrogate pair in it, which no table can "
+                "hold; mend or drop it"
+            ) from error
 
 
 def _open_folder(folder: RunFolder, wanted: Manifest, queries: Sequence[Query]) -> None:

@@ -92,7 +92,7 @@ class RunFolder:
 
     def has_parts(self) -> bool:
         """Whether anything has been generated."""
-        return any(self.generations_path.glob("*.parquet"))
+        return any(self.generations_path.glob("m*.parquet"))
 
     def discard(self) -> None:
         """Remove a run in which nothing has been generated; what is not the run's own stays."""
@@ -107,8 +107,8 @@ class RunFolder:
         """Remove what a killed process left half-written."""
         for folder in (self.path, self.generations_path, self.hidden_states_path):
             remove_leftovers(folder)
-        parts = {path.stem for path in self.generations_path.glob("*.parquet")}
-        for path in self.hidden_states_path.glob("*.safetensors"):
+        parts = {path.stem for path in self.generations_path.glob("m*.parquet")}
+        for path in self.hidden_states_path.glob("m*.safetensors"):
             if path.stem not in parts:
                 path.unlink()
 

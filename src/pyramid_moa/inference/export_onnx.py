@@ -1,6 +1,8 @@
 """The router as an ONNX file: features and hidden states in, probabilities out."""
 
 import json
+import logging
+import warnings
 from pathlib import Path
 
 import torch
@@ -35,17 +37,24 @@ def export_onnx(checkpoint: str | Path, file: str | Path) -> None:
         import_extra(module, extra="onnx", purpose="the export to ONNX")
     router = Router.load(checkpoint)
     inputs = _example(router)
+    hidden = inputs[1:]
     names = ["features", *(f"hidden_{index}" for index in range(len(inputs) - 1))]
     batch = torch.export.Dim("batch", min=1)
-    program = torch.onnx.export(
-        router.network,
-        inputs,
-        input_names=names,
-        output_names=["probabilities"],
-        dynamic_shapes=({0: batch}, tuple({0: batch} for _ in inputs[1:])),
-        dynamo=True,
-        verbose=False,
-    )
+    # It says that operators of a library are not registered which no router uses.
+    logging.getLogger("torch.onnx._internal.exporter._registration").setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        # All inputs share one batch size, and are meant to.
+        warnings.filterwarnings("ignore", message=".*axis name: batch will not be used")
+        program = torch.onnx.export(
+            router.network,
+            inputs,
+            input_names=names,
+            output_names=["probabilities"],
+            # Arguments that are not there have no shape, not even an empty one.
+            dynamic_shapes=({0: batch}, *([tuple({0: batch} for _ in hidden)] if hidden else [])),
+            dynamo=True,
+            verbose=False,
+        )
     assert program is not None
     model = program.model_proto
     onnx.helper.set_model_props(

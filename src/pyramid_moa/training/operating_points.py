@@ -29,6 +29,7 @@ class ThresholdTable:
 
     Attributes:
         thresholds: [T], falling; between two scores, so that no rounding decides.
+        accepted: [T], the largest score that each accepts; -inf where none is.
         accuracy: [T].
         escalation_rate: [T].
         cost_ratio: [T], all-in; nan where the oracle costs nothing.
@@ -40,6 +41,7 @@ class ThresholdTable:
     """
 
     thresholds: FloatArray
+    accepted: FloatArray
     accuracy: FloatArray
     escalation_rate: FloatArray
     cost_ratio: FloatArray
@@ -89,8 +91,8 @@ class ThresholdTable:
 
     def at_threshold(self, threshold: float, *, name: str, target: str) -> OperatingPoint:
         """The point of this very threshold, with what it came to here."""
-        row = int(np.searchsorted(-self.thresholds, -threshold, side="right")) - 1
-        return replace(self._point(max(row, 0), name=name, target=target), threshold=threshold)
+        row = int(np.argmax(self.accepted <= threshold))
+        return replace(self._point(row, name=name, target=target), threshold=threshold)
 
     def at_escalation_rate(self, rate: float, *, name: str, target: str) -> OperatingPoint:
         """The point that asks the oracle at most so often; no label has a part in it."""
@@ -143,6 +145,7 @@ def threshold_table(outcomes: Outcomes, *, split: str) -> ThresholdTable:
     agreed = outcomes.vote_share >= 1.0 - 1e-9
     return ThresholdTable(
         thresholds=((above + below) / 2)[possible],
+        accepted=np.concatenate([scores, [-np.inf]])[possible],
         accuracy=right[possible] / n,
         escalation_rate=possible / n,
         cost_ratio=spent[possible] / alone if alone > 0 else np.full(len(possible), np.nan),

@@ -1,0 +1,69 @@
+"""What a router needs is looked at when the gate starts."""
+
+from dataclasses import replace
+
+import pytest
+from synthetic import HIDDEN_KEY
+
+from pyramid_moa.backends import HiddenStates
+from pyramid_moa.errors import CheckpointError
+from pyramid_moa.inference.gate import Gate
+from pyramid_moa.inference.requirements import check_requirements, needed_hidden_states
+from pyramid_moa.router_model.card import RouterMember
+from pyramid_moa.router_model.router import Router
+
+NAMES = ("large", "middle", "small")
+
+
+@pytest.fixture
+def setting(make_pyramid, fake_backend, trained_on_hidden):
+    """A pyramid, its backends and a router that fits them."""
+    backends = {
+        name: fake_backend(name, "5", logprobs=True, hidden_keys=(HIDDEN_KEY,)) for name in NAMES
+    }
+    backends["oracle"] = fake_backend("oracle", "6")
+    return make_pyramid(*NAMES), backends, Router.load(trained_on_hidden)
+
+
+def test_what_fits(setting):
+    pyramid, backends, router = setting
+    assert Gate(pyramid, backends, router=router).point == router.card.operating_point()
+
+
+def test_every_problem_is_named_at_once(setting, make_pyramid):
+    _, backends, router = setting
+    backends["middle"].gives_logprobs = False
+    backends["small"].hidden_keys = ("layer-1/last_prompt",)
+    pyramid = make_pyramid("middle", "small", grader="text")
+    with pytest.raises(CheckpointError) as caught:
+        Gate(pyramid, backends, router=router)
+    message = str(caught.value)
+    assert "members: the router was trained on large, middle, small; the pyramid has mid" in message
+    assert "grader: the router was trained with gsm8k; the pyramid has text" in message
+    assert "middle: its backend gives no token log-probabilities" in message
+    assert f"small: its backend gives no hidden states {HIDDEN_KEY}" in message
+
+
+def test_the_order_of_members_matters(setting, make_pyramid):
+    _, backends, router = setting
+    with pytest.raises(CheckpointError, match="members"):
+        check_requirements(router.card, make_pyramid(*reversed(NAMES)), backends)
+
+
+def test_log_probabilities_are_asked_of_those_who_gave_them_in_training(setting):
+    pyramid, backends, router = setting
+    backends["middle"].gives_logprobs = False
+    members = [
+        RouterMember(name=m.name, hidden_size=m.hidden_size, logprobs=m.name != "middle")
+        for m in router.card.members
+    ]
+    check_requirements(replace(router.card, members=members), pyramid, backends)
+
+
+def test_needed_hidden_states(setting):
+    card = setting[2].card
+    assert needed_hidden_states(card) == HiddenStates(layers=(-1,), poolings=("answer_mean",))
+    assert needed_hidden_states(replace(card, hidden_key=None)) is None
+    for key in ("answer_mean", "layer/answer_mean", "layer-1/horoscope", "layer2"):
+        with pytest.raises(CheckpointError, match="such as layer-1/answer_mean"):
+            needed_hidden_states(replace(card, hidden_key=key))

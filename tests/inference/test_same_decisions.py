@@ -1,0 +1,112 @@
+"""The same stored generations through evaluate and through the gate: the same to the last bit."""
+
+import asyncio
+import shutil
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from pyramid_moa.data_prep.labelled_run import read_labelled_run
+from pyramid_moa.inference.gate import Gate
+from pyramid_moa.router_model.router import Router
+from pyramid_moa.training.evaluate import evaluate
+
+
+@pytest.fixture
+def captured(monkeypatch):
+    """Whatever the network is given, and what it makes of it."""
+    rows = []
+    score = Router.score_evidence
+
+    def remember(self, evidence, hidden):
+        scores = score(self, evidence, hidden)
+        rows.append((evidence.values.tobytes(), [v.tobytes() for v in hidden], scores))
+        return scores
+
+    monkeypatch.setattr(Router, "score_evidence", remember)
+    return rows
+
+
+@pytest.fixture(params=["imported", "labelled", "vote"])
+def setting(request, tmp_path):
+    """Run folder and checkpoint: without and with hidden states and failed rows; the vote rule."""
+    run = "imported" if request.param == "imported" else "labelled"
+    checkpoint = {"imported": "trained", "labelled": "trained_on_hidden", "vote": None}
+    name = checkpoint[request.param]
+    router = shutil.copytree(request.getfixturevalue(name), tmp_path / "ck") if name else None
+    return request.getfixturevalue(f"{run}_run"), router
+
+
+def same_decisions(rows, decisions, queries):
+    assert rows["query_id"] == [query.query_id for query in queries]
+    for index, decision in enumerate(decisions):
+        assert decision.query_id == rows["query_id"][index]
+        assert decision.answer == rows["final_answer"][index], decision.query_id
+        assert decision.ensemble_answer == rows["ensemble_answer"][index]
+        assert decision.escalated == rows["escalated"][index]
+        assert list(decision.models_called) == rows["models_called"][index]
+        assert decision.p_ensemble_fails == rows["p_ensemble_fails"][index]
+        assert decision.p_oracle_right == rows["p_oracle_right"][index]
+        assert decision.cost_usd == pytest.approx(rows["cost"][index], rel=1e-12)
+
+
+@pytest.mark.parametrize("how", ["sync", "async"])
+def test_evaluate_and_the_gate_decide_alike(setting, captured, tmp_path, how):
+    run, router = setting
+    evaluate(run, tmp_path / "report", router=router, split="all")
+    replayed = list(captured)
+    captured.clear()
+    rows = pq.read_table(tmp_path / "report" / "decisions.parquet").to_pydict()
+    queries = read_labelled_run(run).queries
+    with Gate.from_run(run, router=router) as gate:
+        if how == "sync":
+            decisions = gate.answer_many(queries)
+        else:
+            decisions = asyncio.run(gate.aanswer_many(queries))
+    same_decisions(rows, decisions, queries)
+    assert 0 < sum(rows["escalated"]) < len(queries)
+    if router is not None:
+        assert len(captured) == len(queries)
+        assert captured == replayed
+
+
+def test_one_query_alone_is_decided_as_among_others(setting, captured):
+    run, router = setting
+    queries = read_labelled_run(run).queries[:40]
+    gate = Gate.from_run(run, router=router)
+    together = gate.answer_many(queries)
+    many = list(captured)
+    captured.clear()
+    alone = [gate.answer_many([query])[0] for query in reversed(queries)][::-1]
+    assert captured[::-1] == many
+    for one, other in zip(together, alone, strict=True):
+        assert (one.answer, one.p_ensemble_fails) == (other.answer, other.p_ensemble_fails)
+
+
+def test_failed_rows_were_among_them(labelled_run, trained_on_hidden):
+    """What the run is built for: members and oracle that failed, on both ways."""
+    queries = read_labelled_run(labelled_run).queries
+    decisions = Gate.from_run(labelled_run, router=trained_on_hidden).answer_many(queries)
+    failed = [[row.error is not None for row in decision.generations] for decision in decisions]
+    assert failed[3][:3] == [True, False, False]
+    assert failed[7] == [True, True, True, False]
+    assert failed[8] == [True, True, True, True]
+    assert decisions[7].answered_by == "oracle"
+    assert decisions[8].degraded
+    assert decisions[8].answer is None
+
+
+def test_the_hidden_states_are_those_of_the_run(labelled_run, trained_on_hidden, captured):
+    data = read_labelled_run(labelled_run)
+    Gate.from_run(labelled_run, router=trained_on_hidden).answer_many(data.queries[:20])
+    for index, (_, hidden, _) in enumerate(captured):
+        for name, vector in zip(data.manifest.members, hidden, strict=True):
+            stored = data.hidden_states[name]["layer-1/answer_mean"][index]
+            assert vector == stored.astype(np.float16).tobytes()
+
+
+def test_a_question_that_was_never_asked_fails_on_every_model(imported_run):
+    decision = Gate.from_run(imported_run).answer("Who?")
+    assert decision.degraded
+    assert decision.generations[0].error == "no recorded answer of large"

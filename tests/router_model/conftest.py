@@ -1,0 +1,70 @@
+"""Routers with random weights: nothing is trained here."""
+
+import pytest
+import torch
+
+from pyramid_moa.router_model.card import RouterCard, RouterMember
+from pyramid_moa.router_model.features import FeatureSpec
+from pyramid_moa.router_model.network import NetworkShape, RouterNetwork
+from pyramid_moa.router_model.policy import OperatingPoint
+from pyramid_moa.router_model.router import Router
+
+
+def _router(*, hidden_key=None, groups=("agreement", "confidence"), **changes):
+    """An untrained router of the members a, b and c."""
+    spec = FeatureSpec(members=("a", "b", "c"), groups=groups)
+    size = 6 if hidden_key else None
+    shape = NetworkShape(
+        features=len(spec.names),
+        hidden_sizes=(6, 6, 6) if hidden_key else (),
+        components=3,
+        units=4,
+        seeds=2,
+    )
+    network = RouterNetwork(shape)
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.normal_(0.0, 0.3, generator=generator)
+    features = torch.randn(40, shape.features, generator=generator)
+    features[::5, 3] = torch.nan
+    hidden = [torch.randn(40, 6, generator=generator) for _ in shape.hidden_sizes]
+    network.fit_inputs(features, hidden)
+    card = RouterCard(
+        **{
+            "members": [RouterMember(name=n, hidden_size=size) for n in spec.members],
+            "oracle": "oracle",
+            "grader": "gsm8k",
+            "feature_groups": list(groups),
+            "feature_names": list(spec.names),
+            "hidden_key": hidden_key,
+            "network": shape,
+            "calibration": {"method": "none"},
+            "reference": "gold",
+            "price_note": "",
+            "trained_on": {"dataset": "made up"},
+            "validation": {},
+            "validation_curve": [],
+            "operating_points": [
+                OperatingPoint(name="first", threshold=0.5, target="half"),
+                OperatingPoint(name="second", threshold=0.25, target="quarter"),
+            ],
+            "seen_questions": ["00ff"],
+        }
+        | changes
+    )
+    return Router(card, network)
+
+
+@pytest.fixture(scope="session")
+def make_router():
+    """``make_router(hidden_key=None, groups=..., **fields of the card)``."""
+    return _router
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    """A checkpoint folder that reads hidden states."""
+    folder = tmp_path / "checkpoint"
+    _router(hidden_key="layer-1/answer_mean").save(folder)
+    return folder

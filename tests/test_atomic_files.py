@@ -1,0 +1,76 @@
+import os
+import subprocess
+import sys
+
+import pytest
+
+from pyramid_moa.atomic_files import remove_leftovers, write_text_atomically, written_aside
+
+
+def test_a_file_is_written_under_its_name(tmp_path):
+    path = tmp_path / "manifest.json"
+    write_text_atomically(path, "Größe €")
+    assert path.read_bytes() == "Größe €".encode()
+    assert [file.name for file in tmp_path.iterdir()] == ["manifest.json"]
+
+
+def test_until_it_is_whole_the_old_one_stands(tmp_path):
+    path = tmp_path / "part"
+    path.write_text("old")
+    with written_aside(path) as aside:
+        assert aside.parent == tmp_path
+        aside.write_text("new, half")
+        assert path.read_text() == "old"
+        aside.write_text("new")
+    assert path.read_text() == "new"
+
+
+def test_after_an_error_the_old_one_stands_and_nothing_is_left(tmp_path):
+    path = tmp_path / "part"
+    path.write_text("old")
+
+    def fail():
+        with written_aside(path) as aside:
+            aside.write_text("new")
+            raise RuntimeError("disk")
+
+    with pytest.raises(RuntimeError, match="disk"):
+        fail()
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_an_error_before_anything_was_written(tmp_path):
+    with pytest.raises(RuntimeError, match="early"), written_aside(tmp_path / "part"):
+        raise RuntimeError("early")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_killed_process_left_is_removed_and_nothing_else(tmp_path):
+    (tmp_path / "kept").write_text("kept")
+    program = (
+        "import os, sys; from pathlib import Path\n"
+        "from pyramid_moa.atomic_files import written_aside\n"
+        "with written_aside(Path(sys.argv[1])) as aside:\n"
+        "    aside.write_text('half'); os.kill(os.getpid(), 9)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path / "part")], check=False, timeout=60
+    )
+    assert done.returncode == -9
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert len(names) == 2
+    assert names[0].startswith(".partial-")
+    assert "part" not in names
+    remove_leftovers(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["kept"]
+
+
+def test_nothing_to_remove(tmp_path):
+    remove_leftovers(tmp_path / "no such folder")
+
+
+def test_two_processes_do_not_write_to_one_name(tmp_path):
+    with written_aside(tmp_path / "part") as aside:
+        assert str(os.getpid()) in aside.name
+        aside.write_text("x")

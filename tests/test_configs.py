@@ -1,0 +1,39 @@
+"""Every file in configs/ is loaded by what it is for."""
+
+from pathlib import Path
+
+import pytest
+
+from pyramid_moa.config_file import load_config
+from pyramid_moa.data_prep.prices import read_prices
+from pyramid_moa.data_prep.pyramid import load_pyramid
+from pyramid_moa.training.config import TrainConfig
+
+CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.yaml"))
+
+
+def test_there_are_configs_of_every_kind() -> None:
+    kinds = {path.stem.split("-")[0] for path in CONFIGS}
+    assert kinds == {"pyramid", "train", "prices"}
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_config_loads(path: Path) -> None:
+    if path.stem.startswith("pyramid-"):
+        pyramid = load_pyramid(path)
+        assert pyramid.members
+        assert pyramid.price_note
+        assert all(spec.price.input > 0 for spec in pyramid.models)
+    elif path.stem.startswith("train-"):
+        assert load_config(TrainConfig, path).groups
+    else:
+        assert all(cost.price.output > 0 for cost in read_prices(path).values())
+
+
+def test_the_copy_of_the_embedded_pyramid_is_the_embedded_pyramid() -> None:
+    copy = load_pyramid(Path(__file__).parents[1] / "configs" / "pyramid-embedded.yaml")
+    packaged = load_pyramid("embedded")
+    assert copy.identity() == packaged.identity()
+    assert copy.price_note == packaged.price_note
+    assert [spec.price for spec in copy.models] == [spec.price for spec in packaged.models]
+    assert all(Path(spec.model).is_dir() for spec in copy.models)
