@@ -164,3 +164,10 @@ def test_an_error_names_its_source():
 def test_pyramids_say_which_key_is_wrong(write, line, named):
     head = "members: [{name: a, model: x}]\noracles: [{name: o, model: y}]\n"
     assert named in refused(write(head + line + "\n"), Pyramid)
+
+
+def test_a_key_that_stands_twice_is_refused(tmp_path):
+    path = tmp_path / "twice.yaml"
+    path.write_text("name: a\ngrader: exact\nname: b\n", encoding="utf-8")
+    with pytest.raises(ConfigError, match="the key 'name' stands more than once"):
+        read_yaml(path)

@@ -18,6 +18,21 @@ _LARGEST_FILE = 1 << 20
 _MOST_VALUES = 1 << 16
 
 
+class _UniqueKeyLoader(yaml.SafeLoader):
+    """Refuses a key that stands twice, of which YAML would quietly keep the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """Build a mapping whose keys differ."""
+        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        for key in keys:
+            # "<<" may stand more than once: it merges other mappings.
+            if key != "<<" and keys.count(key) > 1:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {key!r} stands more than once", node.start_mark
+                )
+        return super().construct_mapping(node, deep=deep)
+
+
 def read_yaml(path: Path) -> dict[str, Any]:
     """Read a YAML mapping.
 
@@ -27,7 +42,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
     try:
         if path.stat().st_size > _LARGEST_FILE:
             raise ConfigError(f"{path}: expected a configuration of at most 1 MiB")
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        # Safe: the loader is PyYAML's SafeLoader with one more check.
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeyLoader)
         too_large = _count(content, most=_MOST_VALUES) > _MOST_VALUES
     except OSError as error:
         raise ConfigError(f"{path}: can't read this YAML file: {error.strerror}") from error

@@ -337,6 +337,16 @@ def test_a_damaged_model(copy):
         open_folder(copy)
 
 
+def test_a_model_that_lacks_weights(copy):
+    from safetensors.torch import load_file, save_file
+
+    tensors = load_file(copy / "model.safetensors")
+    del tensors["model.norm.weight"]
+    save_file(tensors, copy / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(BackendError, match=r"weights are missing: model\.norm\.weight"):
+        open_folder(copy)
+
+
 def test_pickled_weights_are_not_read(copy):
     (copy / "model.safetensors").unlink()
     (copy / "pytorch_model.bin").write_bytes(b"cos\nsystem\n(S'false'\ntR.")

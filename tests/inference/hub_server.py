@@ -64,9 +64,7 @@ class _Handler(BaseHTTPRequestHandler):
                         {
                             "oid": item["oid"],
                             "size": item["size"],
-                            "actions": {
-                                "upload": {"href": f"{hub.address}/upload/{item['oid']}"}
-                            },
+                            "actions": {"upload": {"href": f"{hub.address}/upload/{item['oid']}"}},
                         }
                         for item in json.loads(body)["objects"]
                     ],

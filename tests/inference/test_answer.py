@@ -42,7 +42,11 @@ def test_one_row_a_question_with_its_reason(gate, dataset, tmp_path):
     rows = read(out)
     assert [row["query_id"] for row in rows] == [f"q{k}" for k in range(COUNT)]
     assert rows[0]["question"] == "What is 0?"
-    assert (rows[0]["answer"], rows[0]["answered_by"], rows[0]["escalated"]) == ("2", "oracle", True)
+    assert (rows[0]["answer"], rows[0]["answered_by"], rows[0]["escalated"]) == (
+        "2",
+        "oracle",
+        True,
+    )
     assert (rows[1]["answer"], rows[1]["answered_by"]) == ("0", "a")
     assert rows[0]["reason"] == "1 of 2 members agree: the oracle is asked"
     assert rows[0]["members"]["b"] == {"answer": "1", "error": None}

@@ -62,9 +62,7 @@ def onnx_models(trained, trained_on_hidden, tmp_path_factory):
 
 @pytest.mark.parametrize("name", ["plain", "hidden"])
 @pytest.mark.parametrize("rows", [1, 7, 300])
-def test_onnxruntime_gives_the_same_scores(
-    onnx_models, trained, trained_on_hidden, name, rows
-):
+def test_onnxruntime_gives_the_same_scores(onnx_models, trained, trained_on_hidden, name, rows):
     import onnxruntime
 
     router = Router.load(trained if name == "plain" else trained_on_hidden)

@@ -3,7 +3,6 @@
 from dataclasses import replace
 
 import pytest
-from synthetic import HIDDEN_KEY
 
 from pyramid_moa.backends import HiddenStates
 from pyramid_moa.errors import CheckpointError
@@ -11,6 +10,7 @@ from pyramid_moa.inference.gate import Gate
 from pyramid_moa.inference.requirements import check_requirements, needed_hidden_states
 from pyramid_moa.router_model.card import RouterMember
 from pyramid_moa.router_model.router import Router
+from synthetic import HIDDEN_KEY
 
 NAMES = ("large", "middle", "small")
 

@@ -1,6 +1,7 @@
 """From a run folder to a checkpoint."""
 
 import csv
+import itertools
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -9,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 from sklearn.metrics import roc_auc_score
-from synthetic import COSTS, HIDDEN_KEY, MEMBERS, ORACLE, quick_config, write_recorded_table
 
 from pyramid_moa.data_prep.import_recorded import import_recorded
 from pyramid_moa.data_prep.labelled_run import read_labelled_run
@@ -20,6 +20,7 @@ from pyramid_moa.training.config import NetworkConfig, TrackingConfig
 from pyramid_moa.training.module import RouterModule
 from pyramid_moa.training.replay import score_run
 from pyramid_moa.training.train import train
+from synthetic import COSTS, HIDDEN_KEY, MEMBERS, ORACLE, quick_config, write_recorded_table
 
 
 def made(run, out, **changes):
@@ -111,7 +112,7 @@ def test_what_the_card_says(trained, imported_run):
     curve = card.validation_curve
     assert curve[0]["escalation_rate"] == 0.0
     assert curve[-1]["escalation_rate"] == 1.0
-    assert all(a["threshold"] > b["threshold"] for a, b in zip(curve, curve[1:], strict=False))
+    assert all(a["threshold"] > b["threshold"] for a, b in itertools.pairwise(curve))
 
 
 def test_log_probabilities_are_needed_of_the_members_that_had_them(trained_on_hidden):

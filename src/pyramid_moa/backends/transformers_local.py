@@ -61,13 +61,18 @@ class TransformersBackend:
             )
             # The progress bar of loading weights is noise beside our own.
             transformers_logging.disable_progress_bar()
-            self._model: Any = AutoModelForCausalLM.from_pretrained(
+            self._model: Any
+            self._model, report = AutoModelForCausalLM.from_pretrained(
                 spec.model,
                 revision=spec.revision,
                 dtype=_dtype(spec.dtype, self._device),
                 use_safetensors=True,
                 trust_remote_code=False,
+                output_loading_info=True,
             )
+            if missing := sorted(report["missing_keys"]):
+                # The library would go on with random numbers in their place.
+                raise ValueError(f"weights are missing: {', '.join(missing[:5])}")
             self._model.eval().to(self._device)
         except Exception as error:  # the library lets through errors of many packages
             raise BackendError(

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import math
 import time
 from collections.abc import Generator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -25,10 +24,13 @@ from pyramid_moa.data_prep.graded import graded_generation
 from pyramid_moa.data_prep.labelled_run import read_labelled_run
 from pyramid_moa.data_prep.prompts import PromptTemplate
 from pyramid_moa.data_prep.pyramid import Pyramid, load_pyramid
-from pyramid_moa.errors import ConfigError
 from pyramid_moa.grading import Vote, load_grader, vote
 from pyramid_moa.inference.decisions import Judgement, build_decision
-from pyramid_moa.inference.requirements import check_requirements, needed_hidden_states
+from pyramid_moa.inference.requirements import (
+    check_options,
+    check_requirements,
+    needed_hidden_states,
+)
 from pyramid_moa.records import Decision, Generation, Query
 from pyramid_moa.router_model.policy import (
     OperatingPoint,
@@ -111,7 +113,7 @@ class Gate:
             CheckpointError: the checkpoint is damaged or does not fit.
             BackendError: a model can't be loaded or reached.
         """
-        _check_options(router, operating_point, threshold)
+        check_options(router, operating_point, threshold)
         config = load_pyramid(pyramid)
         loaded = Router.load(router) if router is not None else None
         point = loaded.card.operating_point(operating_point) if loaded is not None else None
@@ -148,7 +150,7 @@ class Gate:
             CheckpointError: the checkpoint is damaged or does not fit.
             ConfigError: an operating point without a router.
         """
-        _check_options(router, operating_point, None)
+        check_options(router, operating_point, None)
         data = read_labelled_run(Path(run))
         manifest = data.manifest
         template = PromptTemplate(chat=False)
@@ -350,19 +352,6 @@ class Gate:
 
     def _is_remote(self, call: _Call) -> bool:
         return self._pyramid.spec(call.model).backend == "openai"
-
-
-def _check_options(
-    router: str | Path | None, operating_point: str | None, threshold: float | None
-) -> None:
-    if operating_point is not None and router is None:
-        raise ConfigError(
-            f"operating point {operating_point!r}: expected a router that has it, found none"
-        )
-    if operating_point is not None and threshold is not None:
-        raise ConfigError("expected an operating point or a threshold, found both")
-    if threshold is not None and not math.isfinite(threshold):
-        raise ConfigError(f"threshold: expected a number, found {threshold}")
 
 
 def _close_all(backends: Mapping[str, Backend]) -> None:

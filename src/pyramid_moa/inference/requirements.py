@@ -1,14 +1,16 @@
 """What a router needs against what the backends give: one clear error when the gate starts."""
 
+import math
 from collections.abc import Mapping
+from pathlib import Path
 from typing import cast, get_args
 
 from pyramid_moa.backends import Backend, HiddenStates, Pooling
 from pyramid_moa.data_prep.pyramid import Pyramid
-from pyramid_moa.errors import CheckpointError
+from pyramid_moa.errors import CheckpointError, ConfigError
 from pyramid_moa.router_model.card import RouterCard
 
-__all__ = ["check_requirements", "needed_hidden_states"]
+__all__ = ["check_options", "check_requirements", "needed_hidden_states"]
 
 
 def needed_hidden_states(card: RouterCard) -> HiddenStates | None:
@@ -59,3 +61,22 @@ def check_requirements(card: RouterCard, pyramid: Pyramid, backends: Mapping[str
             + "; ".join(problems)
             + "; train a router on a run of this pyramid, or change the pyramid"
         )
+
+
+def check_options(
+    router: str | Path | None, operating_point: str | None, threshold: float | None
+) -> None:
+    """Refuse options of a gate that do not go together.
+
+    Raises:
+        ConfigError: an operating point without a router, or beside a threshold; a threshold that
+            is no number.
+    """
+    if operating_point is not None and router is None:
+        raise ConfigError(
+            f"operating point {operating_point!r}: expected a router that has it, found none"
+        )
+    if operating_point is not None and threshold is not None:
+        raise ConfigError("expected an operating point or a threshold, found both")
+    if threshold is not None and not math.isfinite(threshold):
+        raise ConfigError(f"threshold: expected a number, found {threshold}")

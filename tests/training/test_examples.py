@@ -1,0 +1,61 @@
+"""What the network is fitted on."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from pyramid_moa.data_prep.labelled_run import read_labelled_run
+from pyramid_moa.errors import RunFolderError
+from pyramid_moa.router_model.features import FEATURE_GROUPS, FeatureSpec
+from pyramid_moa.router_model.router import Router
+from pyramid_moa.training.examples import gather_examples
+from synthetic import HIDDEN_KEY, MEMBERS
+
+SPEC = FeatureSpec(members=MEMBERS, groups=FEATURE_GROUPS)
+
+
+@pytest.fixture(scope="module")
+def run(labelled_run):
+    return read_labelled_run(labelled_run)
+
+
+def test_features_are_those_of_the_router(run, trained_on_hidden):
+    router = Router.load(trained_on_hidden)
+    examples = gather_examples(run, SPEC, hidden_key=HIDDEN_KEY)
+    assert len(examples) == len(run.queries)
+    for index in (0, 3, 7, 8, 100):
+        answers = run.member_answers(index)
+        evidence = router.evidence(run.queries[index].question, answers)
+        assert examples.features[index].numpy().tobytes() == evidence.values.tobytes()
+        for states, vector in zip(examples.hidden, router.hidden_states(answers), strict=True):
+            assert np.array_equal(states[index].numpy(), vector.astype(np.float32))
+        assert examples.ensemble_fails[index] == (not run.labels[index].vote_correct)
+        assert examples.oracle_right[index] == run.labels[index].oracle_correct
+    assert not examples.hidden[0][7].any()  # it failed there
+
+
+def test_taking_some(run):
+    examples = gather_examples(run, SPEC, hidden_key=HIDDEN_KEY)
+    some = examples.take([5, 2])
+    assert len(some) == 2
+    assert torch.equal(some.features[1].nan_to_num(), examples.features[2].nan_to_num())
+    assert torch.equal(some.hidden[2][0], examples.hidden[2][5])
+    assert some.labels[0].tolist() == examples.labels[0][[5, 2]].tolist()
+
+
+def test_without_hidden_states(run):
+    assert gather_examples(run, SPEC, hidden_key=None).hidden == ()
+
+
+def test_hidden_states_that_are_missing_or_no_numbers(run):
+    with pytest.raises(
+        RunFolderError, match=f"no hidden states 'x' in this run; it has {HIDDEN_KEY}"
+    ):
+        gather_examples(run, SPEC, hidden_key="x")
+    states = {name: dict(values) for name, values in run.hidden_states.items()}
+    states["small"][HIDDEN_KEY] = states["small"][HIDDEN_KEY].copy()
+    states["small"][HIDDEN_KEY][4, 2] = np.inf
+    with pytest.raises(RunFolderError, match="member 'small': expected finite values"):
+        gather_examples(replace(run, hidden_states=states), SPEC, hidden_key=HIDDEN_KEY)
