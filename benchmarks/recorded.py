@@ -3,7 +3,7 @@
     python benchmarks/recorded.py --data ../shared/data --out build/recorded
 
 Three pyramids of real models: GSM8K, level 5 mathematics, and the output of Python functions. The
-folder of recorded answers is not part of this repository. Leaves recorded.csv and a report for each.
+folder of recorded answers is not part of this repository. Leaves recorded.csv and reports.
 """
 
 import argparse

@@ -90,8 +90,9 @@ def test_wrong_arguments(arguments, capsys, tmp_path, monkeypatch):
         main(arguments)
     assert end.value.code == 2
     shown = capsys.readouterr()
-    assert "error" in shown.err
-    assert "Traceback" not in shown.err
+    assert shown.err.count("\n") == 1
+    assert shown.err.startswith("pyramid-moa")
+    assert "--help" in shown.err
     assert not list(tmp_path.iterdir())
 
 

@@ -171,3 +171,23 @@ def test_a_key_that_stands_twice_is_refused(tmp_path):
     path.write_text("name: a\ngrader: exact\nname: b\n", encoding="utf-8")
     with pytest.raises(ConfigError, match="the key 'name' stands more than once"):
         read_yaml(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"name": "a", "inner": {"class_path": "evil.Code"}}, "inner: unknown key class_path"),
+        ({"name": "a", "inner": "other.yaml"}, "inner: expected keys with values"),
+        ({"name": "a", "inner": None}, "inner: expected keys with values"),
+        ({"name": "a", "colour": 1}, "unknown key colour; expected among name, inner"),
+    ],
+)
+def test_a_section_is_values_and_nothing_else(content, message):
+    with pytest.raises(ConfigError, match=message):
+        build_config(Outer, content, source="file")
+
+
+def test_what_was_read_is_not_changed():
+    content = {"name": "a", "inner": {"size": 2}}
+    build_config(Outer, content, source="file")
+    assert content == {"name": "a", "inner": {"size": 2}}

@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from jsonargparse import ArgumentParser, Namespace
 
@@ -43,11 +43,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
+class _Parser(ArgumentParser):
+    """Says what is wrong with the arguments in one line."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """End with one line on standard error."""
+        sys.stderr.write(f"{self.prog}: {' '.join(message.split())} (--help lists the options)\n")
+        raise SystemExit(2) from ex
+
+
 def _parser() -> ArgumentParser:
-    parser = ArgumentParser(prog="pyramid-moa", description=_DESCRIPTION, version=__version__)
+    parser = _Parser(prog="pyramid-moa", description=_DESCRIPTION, version=__version__)
     verbs = parser.add_subcommands(dest="verb", metavar="VERB")
     for name, (summary, add_options) in _OPTIONS.items():
-        sub = ArgumentParser(description=summary)
+        sub = _Parser(description=summary)
         add_options(sub)
         verbs.add_subcommand(name, sub, help=summary)
     return parser
@@ -93,6 +102,7 @@ def _train_options(parser: ArgumentParser) -> None:
     parser.add_argument("--run", type=Path, required=True, help="a labelled run folder")
     parser.add_argument("--out", type=Path, required=True, help="the checkpoint folder")
     parser.add_argument("--config", type=Path, default=None, help="YAML of the training")
+    _add_grader(parser)
     parser.add_argument("--init", type=Path, default=None, help="a checkpoint to start from")
 
 
@@ -100,6 +110,7 @@ def _evaluate_options(parser: ArgumentParser) -> None:
     parser.add_argument("--run", type=Path, required=True, help="a labelled run folder")
     _add_router(parser)
     parser.add_argument("--out", type=Path, required=True, help="the report folder")
+    _add_grader(parser)
     parser.add_argument("--split", default="test", help="which queries, or all")
     parser.add_argument("--seed", type=int, default=0, help="of the bootstrap")
 
@@ -110,6 +121,7 @@ def _threshold_options(parser: ArgumentParser) -> None:
     parser.add_argument("--target-accuracy", type=float, default=None, help="from 0 to 1")
     parser.add_argument("--max-drop", type=float, default=None, help="below the oracle, 0 to 1")
     parser.add_argument("--target-cost-ratio", type=float, default=None, help="of the oracle's")
+    _add_grader(parser)
     parser.add_argument("--split", default="calibration", help="the queries it is chosen on")
     parser.add_argument("--name", default="target", help="its name in the checkpoint")
 
@@ -118,6 +130,7 @@ def _benchmark_options(parser: ArgumentParser) -> None:
     parser.add_argument("--run", type=Path, nargs="+", required=True, help="labelled run folders")
     parser.add_argument("--out", type=Path, required=True, help="folder for table and reports")
     parser.add_argument("--config", type=Path, default=None, help="YAML of the training")
+    _add_grader(parser)
     parser.add_argument("--folds", type=int, default=5, help="of the cross-validation")
     parser.add_argument("--seed", type=int, default=0, help="of folds and bootstrap")
 
@@ -136,6 +149,12 @@ def _export_options(parser: ArgumentParser) -> None:
     parser.add_argument("--onnx", type=Path, default=None, help="an ONNX file to write")
     parser.add_argument("--hub", default=None, help="a Hugging Face repository to push to")
     parser.add_argument("--out", type=Path, default=None, help="a folder to write, as for the hub")
+
+
+def _add_grader(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "--grader", default=None, help="your own module:function, if the run was graded by one"
+    )
 
 
 def _add_pyramid(parser: ArgumentParser) -> None:
@@ -202,6 +221,7 @@ def _train(options: Namespace) -> None:
         options.out,
         _train_config(options.config),
         init=options.init,
+        own_grader=options.grader,
         show_progress=sys.stderr.isatty(),
         say=_show,
     )
@@ -219,6 +239,7 @@ def _evaluate(options: Namespace) -> None:
         split=options.split,
         point=options.operating_point,
         seed=options.seed,
+        own_grader=options.grader,
         say=_say,
     )
     _show(summary(metrics))
@@ -234,6 +255,7 @@ def _threshold(options: Namespace) -> None:
         target_accuracy=options.target_accuracy,
         max_drop=options.max_drop,
         target_cost_ratio=options.target_cost_ratio,
+        own_grader=options.grader,
         split=options.split,
         name=options.name,
     )
@@ -251,7 +273,13 @@ def _benchmark(options: Namespace) -> None:
 
     config = _train_config(options.config)
     benchmark(
-        options.run, options.out, config=config, folds=options.folds, seed=options.seed, say=_show
+        options.run,
+        options.out,
+        config=config,
+        folds=options.folds,
+        seed=options.seed,
+        own_grader=options.grader,
+        say=_show,
     )
     _show(f"table: {options.out / 'benchmark.csv'}")
 

@@ -1,8 +1,11 @@
 """YAML files into frozen dataclasses: unknown keys and wrong types are refused by name."""
 
 from collections.abc import Iterable
+from copy import deepcopy
+from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from types import UnionType
+from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser
@@ -71,15 +74,42 @@ def build_config(cls: type[T], content: dict[str, Any], *, source: str) -> T:
     Raises:
         ConfigError: an unknown or missing key, a wrong type, or what the dataclass refuses.
     """
+    _check_keys(cls, content, source)
     parser = ArgumentParser(exit_on_error=False)
     parser.add_argument("--config", type=cls)
     try:
-        return parser.instantiate(parser.parse_object({"config": content})).config  # type: ignore[no-any-return]  # a namespace is untyped
+        return parser.instantiate(parser.parse_object({"config": deepcopy(content)})).config  # type: ignore[no-any-return]  # a namespace is untyped
     except (ArgumentError, ConfigError) as error:
         # Our own name for the whole is nothing the file knows.
         message = _one_line(error).replace('Parser key "config.', '"')
         message = message.replace("'config' ", "").replace(" config.", " ")
         raise ConfigError(f"{source}: {message}") from error
+
+
+def _check_keys(kind: object, content: object, where: str) -> None:
+    """Compare keys with fields all the way down.
+
+    jsonargparse would take a file name or a class to import where a mapping belongs; a
+    configuration is values and nothing else.
+    """
+    if is_dataclass(kind):
+        if not isinstance(content, dict):
+            raise ConfigError(f"{where}: expected keys with values, found {content!r:.80}")
+        hints = get_type_hints(kind)
+        names = [item.name for item in fields(kind)]
+        if unknown := [str(key) for key in content if key not in names]:
+            raise ConfigError(
+                f"{where}: unknown key {', '.join(unknown)}; expected among {', '.join(names)}"
+            )
+        for key, value in content.items():
+            _check_keys(hints[key], value, f"{where}: {key}")
+    elif get_origin(kind) in (list, tuple) and isinstance(content, list):
+        for index, value in enumerate(content):
+            _check_keys(get_args(kind)[0], value, f"{where}[{index}]")
+    elif content is not None and get_origin(kind) in (Union, UnionType):
+        for option in get_args(kind):
+            if is_dataclass(option):
+                _check_keys(option, content, where)
 
 
 def load_config(cls: type[T], path: Path) -> T:

@@ -201,7 +201,13 @@ class TestRequests:
         assert (outcome.text, outcome.tokens) == ("", ())
 
     def test_usage_may_be_missing_or_nonsense(self) -> None:
-        for usage in (None, 7, {}, {"prompt_tokens": -1, "completion_tokens": True}):
+        for usage in (
+            None,
+            7,
+            {},
+            {"prompt_tokens": -1, "completion_tokens": True},
+            {"prompt_tokens": 10**30, "completion_tokens": 2**31 + 1},
+        ):
             outcome = ask(lambda _, usage=usage: {**chat_reply("4"), "usage": usage})
             assert isinstance(outcome, Completion)
             assert (outcome.prompt_tokens, outcome.completion_tokens) == (None, None)
@@ -434,6 +440,13 @@ class TestFaults:
         outcome = outcome_of(chat_reply("4", finish_reason=None))
         assert isinstance(outcome, Completion)
         assert outcome.finish_reason == "unknown"
+
+    def test_a_finish_reason_that_is_no_unicode(self, outcome_of: Outcome) -> None:
+        # As JSON: the half pair travels as an escape.
+        body = json.dumps(chat_reply("4", finish_reason="st\ud800op")).encode()
+        outcome = outcome_of(Reply(body=body))
+        assert isinstance(outcome, Completion)
+        assert outcome.finish_reason == "st\ufffdop"
 
     def test_huge_answers_are_not_read_to_the_end(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(openai_client, "MAX_BODY_BYTES", 2 << 20)

@@ -7,6 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from pyramid_moa.data_prep import table_files
 from pyramid_moa.data_prep.dataset_spec import DatasetSpec, parse_spec
 from pyramid_moa.data_prep.datasets import load_queries
 from pyramid_moa.data_prep.table_files import read_table
@@ -242,3 +243,56 @@ def test_gsm8k_without_the_library(monkeypatch):
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(MissingExtraError, match=r"pyramid-moa\[train\]"):
         load_queries("gsm8k")
+
+
+@pytest.mark.parametrize("dictionary", [False, True])
+def test_a_parquet_column_that_is_not_utf8(tmp_path, dictionary):
+    column = pa.array([b"fine", b"caf\xe9"]).view(pa.string())
+    table = pa.table({"question": column.dictionary_encode() if dictionary else column})
+    pq.write_table(table, tmp_path / "q.parquet")
+    with pytest.raises(DataError, match=r"q\.parquet: column 'question': .*not UTF-8"):
+        load_queries(str(tmp_path / "q.parquet"))
+
+
+def test_a_parquet_column_with_values_beyond_python(tmp_path):
+    day = pa.array([2**30], pa.int32()).view(pa.date32())
+    pq.write_table(pa.table({"question": ["Q?"], "gold": day}), tmp_path / "q.parquet")
+    with pytest.raises(DataError, match=r"q\.parquet: column 'gold'"):
+        load_queries(str(tmp_path / "q.parquet"))
+
+
+@pytest.mark.parametrize("gold", ["NaN", '""', '"  "', '"#### "', "null"])
+def test_golds_that_are_none(tmp_path, gold):
+    path = tmp_path / "q.jsonl"
+    path.write_text(f'{{"question": "Q?", "answer": {gold}}}\n')
+    data = load_queries(str(path))
+    assert data.queries[0].gold is None
+    assert not data.has_gold
+
+
+def test_a_column_twice(tmp_path):
+    path = tmp_path / "q.csv"
+    path.write_text("question,gold,gold\nQ?,1,2\n")
+    with pytest.raises(DataError, match=r"q\.csv: expected every column once, found 'gold' sev"):
+        load_queries(str(path))
+    table = pa.Table.from_arrays([pa.array(["Q?"])] * 2, names=["question", "question"])
+    pq.write_table(table, tmp_path / "q.parquet")
+    with pytest.raises(DataError, match=r"q\.parquet: expected every column once"):
+        load_queries(str(tmp_path / "q.parquet"))
+
+
+def test_columns_without_a_name_may_repeat(tmp_path):
+    path = tmp_path / "q.csv"
+    path.write_text("question,,\nQ?,1,2\n")
+    assert load_queries(str(path)).queries == (Query(query_id="0", question="Q?"),)
+
+
+def test_long_questions_in_csv(tmp_path, monkeypatch):
+    before = csv.field_size_limit()
+    row = {"question": "x" * 200_000}
+    (query,) = load_queries(write(tmp_path / "q.csv", [row])).queries
+    assert query.question == row["question"]
+    monkeypatch.setattr(table_files, "_LONGEST_FIELD", 1000)
+    with pytest.raises(DataError, match="line 2 is not CSV: field larger"):
+        load_queries(str(tmp_path / "q.csv"))
+    assert csv.field_size_limit() == before

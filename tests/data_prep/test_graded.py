@@ -157,3 +157,27 @@ def test_statistics_stay_between_the_extremes(pieces, start, length):
         assert value is None or low - 1e-9 <= value <= high + 1e-9
     assert (found.answer_mean is None) == (found.answer_minimum is None)
     assert found.answer_mean is None or not math.isnan(found.answer_mean)
+
+
+class HalfPairs:
+    """A grader whose answers no table can hold."""
+
+    name, numeric = "half", False
+
+    def extract(self, text):
+        return Extraction(text[:1] + "\udfff", 0, 1)
+
+    def equal(self, a, b):
+        return a == b
+
+
+def test_texts_can_be_stored_whatever_backend_and_grader_give():
+    query = Query(query_id="q", question="?", gold="\ufffd\ufffd")
+    given = completion("\ud800 x", finish_reason="s\ud800", completion_tokens=None)
+    found = graded_generation(query, SPEC, given, HalfPairs())
+    assert (found.response, found.answer, found.finish_reason) == (
+        "\ufffd x", "\ufffd\ufffd", "s\ufffd",
+    )  # fmt: skip
+    assert found.correct
+    failure = Failure(message="no \ud800", can_retry=False)
+    assert graded_generation(query, SPEC, failure, GRADER).error == "no \ufffd"

@@ -1,3 +1,5 @@
+import os
+
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -258,12 +260,42 @@ def test_without_gold_for_all_the_oracle_is_the_reference(import_rows, missing):
     assert all(row.correct for row in run.generations["Big-70B"])
     assert [row.correct for row in run.generations["Bar-8B"]] == [False, True, False, True, False]
     assert any("reference: oracle" in line for line in lines)
+    said = "not every question has gold: labels and figures are against the oracle's answers"
+    assert said in lines
     assert run.manifest.grader == "gsm8k"
 
 
 def test_gold_may_stand_with_one_model_alone(import_rows):
     rows = [{**row, "gold": None} if row["model"] != "Big-70B" else row for row in ROWS]
     assert import_rows(rows).manifest.reference == "gold"
+
+
+def test_blank_golds_are_none(import_rows):
+    rows = [{**row, "gold": " "} if row["model"] != "Big-70B" else row for row in ROWS]
+    assert import_rows(rows).manifest.reference == "gold"
+
+
+def test_two_golds_for_one_question(import_rows):
+    rows = [
+        {**r, "gold": "7"} if (r["model"], r["question_id"]) == ("Bar-8B", 3) else r for r in ROWS
+    ]
+    with pytest.raises(DataError, match=r"question 3: expected the same gold .*'4' and '7'"):
+        import_rows(rows)
+
+
+def test_a_blank_question(import_rows):
+    rows = [{**row, "question": " "} if row["question_id"] == 2 else row for row in ROWS]
+    with pytest.raises(DataError, match="question 2: the question is blank"):
+        import_rows(rows)
+
+
+def test_the_folder_has_the_permissions_of_any_other(import_rows, tmp_path):
+    before = os.umask(0o027)
+    try:
+        import_rows(ROWS)
+    finally:
+        os.umask(before)
+    assert (tmp_path / "run").stat().st_mode & 0o777 == 0o750
 
 
 def test_tables_add_up(write, tmp_path):

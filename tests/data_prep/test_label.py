@@ -236,7 +236,7 @@ def test_generations_without_a_manifest_are_nobodys(finished, tmp_path, pyramid,
     out = tmp_path / "run"
     label(dataset, pyramid, out)
     (out / "manifest.json").unlink()
-    with pytest.raises(RunFolderError, match="without the manifest"):
+    with pytest.raises(RunFolderError, match=r"expected a new or empty folder.*found generations"):
         label(dataset, pyramid, out, resume=True)
 
 
@@ -447,7 +447,7 @@ def test_an_unknown_model_leaves_nothing_behind(tmp_path, tiny_models, dataset, 
     arguments = ["label", "--dataset", str(questions), "--pyramid", str(path)]
     assert main([*arguments, "--out", str(tmp_path / "run")]) == 2
     error = capsys.readouterr().err
-    assert "model 'a': transformers can't load '/no/such/model'" in error
+    assert "model 'a': no such folder: /no/such/model" in error
     assert "Traceback" not in error
     assert not (tmp_path / "run").exists()
 
@@ -504,7 +504,7 @@ def test_half_a_character_that_no_table_can_hold(tmp_path, pyramid, asked, field
 @pytest.mark.parametrize("out", ["file", "file/run"])
 def test_where_no_folder_can_be(tmp_path, pyramid, dataset, asked, out):
     (tmp_path / "file").write_text("x")
-    with pytest.raises(RunFolderError, match="expected a folder"):
+    with pytest.raises(RunFolderError, match=r"expected a (new or empty )?folder"):
         label(dataset, pyramid, tmp_path / out)
     assert asked.opened == []
 
@@ -523,3 +523,47 @@ def test_the_embedded_models_answer_word_problems(tmp_path):
         (states,) = run.hidden_states[spec.name].values()
         assert len(states) == 24
         assert states.any(axis=1).all()
+
+
+def test_a_folder_with_other_files_is_left_alone(pyramid, dataset, tmp_path):
+    (tmp_path / "queries.parquet").write_bytes(b"mine")
+    with pytest.raises(RunFolderError, match=r"expected a new or empty folder.*queries\.parquet"):
+        label(dataset, pyramid, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["queries.parquet"]
+    assert (tmp_path / "queries.parquet").read_bytes() == b"mine"
+
+
+def test_an_empty_split_is_refused(pyramid, dataset, tmp_path):
+    with pytest.raises(ConfigError, match="--split: expected a name"):
+        label(dataset, pyramid, tmp_path / "run", split=" ")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_that_was_killed_before_its_queries_were_written_goes_on(
+    pyramid, dataset, tmp_path, finished
+):
+    out = tmp_path / "run"
+    out.mkdir()
+    manifest = json.loads((finished / "manifest.json").read_text(encoding="utf-8"))
+    manifest |= {"complete": False, "counts": {}}
+    (out / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+    assert label(dataset, pyramid, out, resume=True).complete
+    assert len(RunFolder(out).read_queries()) == QUESTIONS
+
+
+def test_another_model_in_a_folder_of_the_same_name_is_another_run(tiny_models, tmp_path):
+    import shutil
+
+    names = []
+    for parent in ("one", "two"):
+        folder = tmp_path / parent
+        shutil.copytree(tiny_models.member_a, folder / "model")
+        text = write_pyramid(folder / "pyramid.yaml", tiny_models).read_text(encoding="utf-8")
+        text = text.replace(str(tiny_models.member_a), "model")
+        (folder / "pyramid.yaml").write_text(text, encoding="utf-8")
+        names.append(folder / "pyramid.yaml")
+    first, second = (load_pyramid(name) for name in names)
+    assert first.identity() == second.identity()
+    weights = tmp_path / "two" / "model" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\x7f")
+    assert load_pyramid(names[1]).identity() != first.identity()

@@ -163,7 +163,9 @@ def recordings(write):
         ("b", "b::::0"),
         ("a::greedy", "a::greedy::0"),
         ("a::hot::1", "a::hot::1"),
-        ("a::::1", "a::hot::1"),
+        ("a::hot::0", "a::hot::0"),
+        ("b::", "b::::0"),
+        ("b::::0", "b::::0"),
     ],
 )
 def test_a_name_that_fits_one(recordings, name, title):
@@ -188,11 +190,48 @@ def test_recordings_that_differ_only_in_their_source(write):
 def test_unknown_names_are_refused_with_what_there_is(recordings):
     with pytest.raises(DataError, match=r"no recording fits 'c'; found models: 'a', 'b'"):
         find_recording(recordings, "c")
-    with pytest.raises(DataError, match=r"found of that model: 'a::greedy::0', 'a::hot::0'"):
-        find_recording(recordings, "a::cold")
+    for name in ("a::cold", "a::::1"):  # an empty variant is one of its own
+        with pytest.raises(DataError, match=r"found of that model: 'a::greedy::0', 'a::hot::0'"):
+            find_recording(recordings, name)
 
 
 def test_long_lists_are_cut(write):
     found = read_recordings([write([row(1, f"m{n}") for n in range(60)])])
     with pytest.raises(DataError, match="and 20 more"):
         find_recording(found, "c")
+
+
+def test_whole_names_come_first(write):
+    rows = [
+        row(1, "m", variant="", sample=0),
+        row(1, "m", variant="hot", sample=0),
+        row(1, "m::hot", variant="x::y", sample=3),
+    ]
+    found = read_recordings([write(rows)])
+    for name, number in (
+        ("m::::0", 0), ("m::", 0), ("m::hot::0", 1), ("m::hot", 2), ("m::hot::x::y", 2),
+        ("m::hot::x::y::3", 2),
+    ):  # fmt: skip
+        assert find_recording(found, name) is found[number]
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        ("sample", -1),
+        ("sample", 2**31),
+        ("prompt_tokens", -1),
+        ("completion_tokens", 2**31),
+        ("cost_usd", -0.5),
+        ("cost_usd", float("inf")),
+        ("latency_s", float("-inf")),
+    ],
+)
+def test_numbers_that_cannot_be(write, column, value):
+    with pytest.raises(DataError, match=rf"table\.parquet: column {column}: .*found {value}"):
+        read_recordings([write([row(1, **{column: value}), row(2, **{column: None})])])
+
+
+def test_columns_of_nulls_alone(write):
+    (found,) = read_recordings([write([row(1, sample=None, cost_usd=None)])])
+    assert (found.sample, found.rows["", "1"]["cost_usd"]) == (0, None)

@@ -15,6 +15,12 @@ from pyramid_moa.data_prep.token_estimate import estimate_tokens
         ("don't", 2),
         ("a  b", 3),
         ("1,200", 3),
+        ("characteristic misunderstandings", 3),
+        ("x" * 100_000, 1 + (100_000 - 16) // 4),
+        ("汉字" * 500, 1000),
+        ("Größe 汉字", 3),
+        ("😀", 1),
+        ("Привет", 1),
     ],
 )
 def test_words_numbers_marks_and_spaces(text, count):

@@ -84,3 +84,8 @@ def test_looks_like_json():
     assert looks_like_json('  {"a')
     assert not looks_like_json("{1, 2}")
     assert not looks_like_json("It is")
+
+
+def test_half_a_surrogate_pair_becomes_the_replacement_character():
+    assert answer_field(r'{"answer": "a\ud800b"}').text == "a\ufffdb"
+    assert answer_field(r'{"answer": "\ud83d\ude00"}').text == "😀"

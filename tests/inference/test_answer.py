@@ -134,7 +134,7 @@ def test_answers_of_something_else_are_refused_and_kept(gate, dataset, tmp_path,
     assert not out.exists()
 
 
-@pytest.mark.parametrize("content", [b"", b"no json\n", b"\xff\xfe\n", b"{}\n", b"{}"])
+@pytest.mark.parametrize("content", [b"no json\n", b"\xff\xfe\n", b"{}\n", b"{}"])
 def test_a_partial_file_of_something_else_is_refused(gate, dataset, tmp_path, content):
     (tmp_path / "answers.jsonl.partial").write_bytes(content)
     with pytest.raises(DataError, match=r"answers\.jsonl\.partial"):
@@ -178,4 +178,29 @@ def test_any_text_can_be_written(fake_gate, tmp_path):
     answer_file(gate, load_queries(str(questions)), tmp_path / "a.jsonl", identity="x")
     lines = (tmp_path / "a.jsonl").read_bytes().split(b"\n")
     assert json.loads(lines[0])["question"] == "\u2028 über \U0001f600"
-    assert json.loads(lines[1])["response"] == "5 \ud83d half a pair"
+    assert json.loads(lines[1])["response"] == "5 \ufffd half a pair"
+
+
+def test_an_empty_partial_file_was_killed_before_its_head(gate, dataset, tmp_path):
+    (tmp_path / "answers.jsonl.partial").touch()
+    answer_file(gate[0], dataset, tmp_path / "answers.jsonl", identity="x")
+    assert len(read(tmp_path / "answers.jsonl")) == COUNT
+
+
+def test_two_processes_do_not_share_a_file(gate, dataset, tmp_path):
+    import fcntl
+
+    out = tmp_path / "answers.jsonl"
+    with (tmp_path / "answers.jsonl.partial").open("ab") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        with pytest.raises(DataError, match="another process is answering"):
+            answer_file(gate[0], dataset, out, identity="x")
+    assert not out.exists()
+
+
+def test_a_file_of_somebody_else_is_not_emptied(gate, dataset, tmp_path):
+    other = tmp_path / "answers.jsonl.partial"
+    other.write_text("mine, without a line end", encoding="utf-8")
+    with pytest.raises(DataError, match="found something else"):
+        answer_file(gate[0], dataset, tmp_path / "answers.jsonl", identity="x")
+    assert other.read_text(encoding="utf-8") == "mine, without a line end"

@@ -307,7 +307,7 @@ def test_what_was_opened_is_closed_when_another_model_breaks(opened, tmp_path):
 
 
 def test_what_was_opened_is_closed_when_the_router_does_not_fit(opened, tmp_path, trained):
-    with pytest.raises(CheckpointError, match="members: .*large, middle, small; .*large, tiny"):
+    with pytest.raises(CheckpointError, match=r"members: .*large, middle, small; .*large, tiny"):
         Gate.from_config(write_pyramid(tmp_path, ("large", "tiny")), router=trained)
     assert all(backend.closed == 1 for backend in opened.values())
     assert len(opened) == 3

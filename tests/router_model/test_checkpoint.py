@@ -328,7 +328,7 @@ def test_operating_points_by_name(make_router):
     card = make_router().card
     assert card.operating_point().name == "first"
     assert card.operating_point("second").threshold == 0.25
-    with pytest.raises(CheckpointError, match="no operating point 'third'.*it has first, second"):
+    with pytest.raises(CheckpointError, match=r"no operating point 'third'.*it has first, second"):
         card.operating_point("third")
 
 

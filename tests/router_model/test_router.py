@@ -60,10 +60,26 @@ def test_hidden_states_have_a_part_in_it(make_router):
 
 def test_hidden_states_of_another_model_are_refused(make_router):
     router = make_router(hidden_key=KEY)
-    with pytest.raises(CheckpointError, match="'a': expected hidden states of length 6.*found 9"):
+    with pytest.raises(CheckpointError, match=r"'a': expected hidden states of length 6.*found 9"):
         router.score("What?", answers(np.zeros(9, np.float16), a="5"))
 
 
 def test_the_graders_equality_decides_on_agreement(make_router):
     router = make_router()
     assert router.evidence("What?", answers(a="1,000", b="1000.0", c="1e3")).vote.share >= 2 / 3
+
+
+def test_a_checkpoint_with_a_grader_of_its_own_runs_no_code(make_router, tmp_path):
+    import sys
+    from dataclasses import replace
+
+    from pyramid_moa.errors import ConfigError
+    from pyramid_moa.router_model.router import Router
+
+    router = make_router()
+    router.card = replace(router.card, grader="grader_of_a_checkpoint:f")
+    router.save(tmp_path / "router")
+    loaded = Router.load(tmp_path / "router")
+    with pytest.raises(ConfigError, match="names a grader of its own"):
+        loaded.score("1 + 1?", {})
+    assert "grader_of_a_checkpoint" not in sys.modules

@@ -133,7 +133,7 @@ def test_at_an_escalation_rate_ties_are_not_broken(five_queries):
 def test_default_points(simulated):
     table = threshold_table(simulated(300), split="calibration")
     points = {point.name: point for point in default_points(table)}
-    assert list(points)[0] == "parity"
+    assert next(iter(points)) == "parity"
     assert {"vote-cost", "vote-accuracy"} <= set(points)
     assert points["vote-cost"].escalation_rate <= table.vote_escalation_rate
     assert points["vote-accuracy"].accuracy >= table.vote_accuracy - 1e-9

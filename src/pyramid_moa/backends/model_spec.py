@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 from pyramid_moa.errors import ConfigError
 
@@ -80,7 +80,7 @@ class ModelSpec:
     max_retries: int = 4
     logprobs: bool = True
     token_limit_field: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
-    extra_body: dict[str, Any] = field(default_factory=dict)
+    extra_body: dict[str, object] = field(default_factory=dict)
     tensor_parallel_size: int = 1
     devices: list[int] = field(default_factory=list)
     port: int | None = None

@@ -21,6 +21,7 @@ _RETRY_STATUSES = frozenset({408, 409, 425, 429})
 _MOST_CHARACTERS_PER_TOKEN = 256
 _CHARACTERS_FOR_NOTHING = 1024
 _LONGEST_FINISH_REASON = 100
+_MOST_TOKENS = 2**31
 
 _Object = dict[str, object]
 
@@ -125,7 +126,9 @@ def _refuse_error(reply: _Object) -> None:
 
 
 def _finish_reason(value: object) -> str:
-    return value[:_LONGEST_FINISH_REASON] if isinstance(value, str) and value else "unknown"
+    if not isinstance(value, str) or not value:
+        return "unknown"
+    return _storable(value[:_LONGEST_FINISH_REASON])
 
 
 def _text(choice: _Object, *, chat: bool, finish_reason: str, max_tokens: int) -> str:
@@ -149,13 +152,19 @@ def _text(choice: _Object, *, chat: bool, finish_reason: str, max_tokens: int) -
             f"expected at most {max_tokens} tokens, found {len(text)} characters: does the server "
             "know token_limit_field?"
         )
-    # Half a surrogate pair can be written in JSON and nowhere else.
+    return _storable(text)
+
+
+def _storable(text: str) -> str:
+    """Replace halves of surrogate pairs, which can be written in JSON and nowhere else."""
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def _count(value: object) -> int | None:
-    valid = isinstance(value, int) and not isinstance(value, bool) and value >= 0
-    return cast("int", value) if valid else None
+    """Read a number of tokens; what can be none counts as not given."""
+    if not isinstance(value, int) or isinstance(value, bool):
+        return None
+    return value if 0 <= value <= _MOST_TOKENS else None
 
 
 def _tokens(

@@ -21,7 +21,7 @@ class RecordedBackend:
         self.name = name
         self._generations = generations
         rows = [row for row in generations.values() if row.error is None]
-        self.gives_logprobs = bool(rows) and all(row.logprobs is not None for row in rows)
+        self.gives_logprobs = any(row.logprobs is not None for row in rows)
         keys = {tuple(row.hidden_states or ()) for row in rows}
         self.hidden_keys: tuple[str, ...] = keys.pop() if len(keys) == 1 else ()
 

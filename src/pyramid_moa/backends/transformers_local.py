@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -54,6 +55,11 @@ class TransformersBackend:
         self.hidden_keys = hidden_states.keys if hidden_states else ()
         # One forward pass at a time: hooks belong to the pass under way.
         self._lock = threading.Lock()
+        if Path(spec.model).is_absolute() and not Path(spec.model).is_dir():
+            raise BackendError(
+                f"model {spec.name!r}: no such folder: {spec.model}; expected a folder with "
+                "config.json, tokenizer.json and model.safetensors, or a Hugging Face id"
+            )
         try:
             self._device = _device(spec.device)
             self._tokenizer: Any = AutoTokenizer.from_pretrained(
@@ -61,8 +67,7 @@ class TransformersBackend:
             )
             # The progress bar of loading weights is noise beside our own.
             transformers_logging.disable_progress_bar()
-            self._model: Any
-            self._model, report = AutoModelForCausalLM.from_pretrained(
+            loaded: Any = AutoModelForCausalLM.from_pretrained(
                 spec.model,
                 revision=spec.revision,
                 dtype=_dtype(spec.dtype, self._device),
@@ -70,6 +75,7 @@ class TransformersBackend:
                 trust_remote_code=False,
                 output_loading_info=True,
             )
+            self._model, report = loaded
             if missing := sorted(report["missing_keys"]):
                 # The library would go on with random numbers in their place.
                 raise ValueError(f"weights are missing: {', '.join(missing[:5])}")

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import logging
+import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -56,6 +57,7 @@ def load_queries(spec: str | DatasetSpec, *, limit: int | None = None) -> Loaded
             .parquet file, with columns named as in ``questions.csv?question=prompt&answer=target``.
             Without names, a file's columns are question; gold or answer (may be missing: no gold);
             id, query_id or question_id (may be missing: the row's number); split (may be missing).
+            A gold that is null, NaN or blank is none.
             A gold with ``####`` in it, as in GSM8K's own file, is what follows the last one.
         limit: keep only the first so many.
 
@@ -201,11 +203,11 @@ def _query(path: Path, number: int, row: Row, columns: dict[str, str]) -> Query:
     query_id = values["id"] if "id" in columns else str(number)
     if not query_id or not query_id.strip():
         raise DataError(f"{path}: {row.place}: no id in column {columns['id']!r}")
-    gold = values["answer"]
+    gold = None if values["answer"] is None else _after_hashes(values["answer"])
     return Query(
         query_id=query_id,
         question=question,
-        gold=None if gold is None else _after_hashes(gold),
+        gold=gold if gold and gold.strip() else None,
         split=values["split"] or None,
     )
 
@@ -220,6 +222,8 @@ def _scalar(path: Path, row: Row, column: str) -> str | None:
             f"{path}: {row.place}: expected a text or number in column {column!r}, found "
             f"{type(value).__name__} {value!r:.40}"
         )
+    if isinstance(value, float) and math.isnan(value):
+        return None  # what other libraries write where there is nothing
     if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
         return str(int(value))  # 3.0 is what a column of numbers with gaps makes of 3
     return str(value)

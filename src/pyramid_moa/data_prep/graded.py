@@ -1,6 +1,8 @@
 """From what a backend gave back to a generation: the answer found, graded, priced."""
 
+import re
 from collections.abc import Sequence
+from typing import overload
 
 from pyramid_moa.backends import (
     Completion,
@@ -13,10 +15,11 @@ from pyramid_moa.data_prep.token_estimate import estimate_tokens
 from pyramid_moa.grading import Extraction, Grader
 from pyramid_moa.records import Generation, LogprobStatistics, Query
 
-__all__ = ["graded_generation", "logprob_statistics"]
+__all__ = ["graded_generation", "logprob_statistics", "storable"]
 
 # Long enough to cover a final answer with its mark, short enough not to be the whole response.
 _TAIL_TOKENS = 8
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def graded_generation(
@@ -32,35 +35,38 @@ def graded_generation(
 
     Returns:
         The generation; a recorded one is handed on as it is. Where the backend has not counted
-        tokens, their number is estimated, and marked so.
+        tokens, their number is estimated, and marked so. Its texts can be stored whatever the
+        backend and the grader have given.
     """
     if isinstance(outcome, Failure):
         return Generation(
             query_id=query.query_id,
             model=spec.name,
             correct=False if query.gold is not None else None,
-            error=outcome.message,
+            error=storable(outcome.message),
             can_retry=outcome.can_retry,
             latency_s=outcome.latency_s,
             cost_usd=0.0,
         )
     if outcome.recorded is not None:
         return outcome.recorded
-    extraction = grader.extract(outcome.text)
+    response = storable(outcome.text)
+    extraction = grader.extract(response)
+    answer = storable(extraction.answer) if extraction else None
     prompt_tokens, completion_tokens = outcome.prompt_tokens, outcome.completion_tokens
     estimated = prompt_tokens is None or completion_tokens is None
     # Nobody's budget may be spent unseen because a server does not count.
     if prompt_tokens is None:
-        prompt_tokens = estimate_tokens(query.question)
+        prompt_tokens = estimate_tokens(storable(query.question))
     if completion_tokens is None:
-        completion_tokens = estimate_tokens(outcome.text)
+        completion_tokens = estimate_tokens(response)
     return Generation(
         query_id=query.query_id,
         model=spec.name,
-        response=outcome.text,
-        answer=extraction.answer if extraction else None,
-        correct=_correct(extraction, query.gold, grader),
-        finish_reason=outcome.finish_reason,
+        response=response,
+        answer=answer,
+        correct=_correct(answer, query.gold, grader),
+        finish_reason=storable(outcome.finish_reason),
         prompt_tokens=prompt_tokens,
         completion_tokens=completion_tokens,
         latency_s=outcome.latency_s,
@@ -101,7 +107,23 @@ def logprob_statistics(
     )
 
 
-def _correct(extraction: Extraction | None, gold: str | None, grader: Grader) -> bool | None:
+@overload
+def storable(text: str) -> str: ...
+@overload
+def storable(text: None) -> None: ...
+def storable(text: str | None) -> str | None:
+    """Replace halves of surrogate pairs, which UTF-8 and so no table can hold.
+
+    Args:
+        text: any text; None stays None.
+
+    Returns:
+        A text of the same length, so that places in it stay what they are.
+    """
+    return None if text is None else _SURROGATE.sub("\ufffd", text)
+
+
+def _correct(answer: str | None, gold: str | None, grader: Grader) -> bool | None:
     if gold is None:
         return None
-    return extraction is not None and grader.equal(extraction.answer, gold)
+    return answer is not None and grader.equal(answer, gold)

@@ -2,12 +2,13 @@
 
 import hashlib
 import shutil
-import tempfile
+import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from pyramid_moa.data_prep.graded import storable
 from pyramid_moa.data_prep.labels import label_queries
 from pyramid_moa.data_prep.manifest import Manifest, ModelCost, write_manifest
 from pyramid_moa.data_prep.prices import find_cost
@@ -52,7 +53,8 @@ def import_recorded(
         The manifest of the run.
 
     Raises:
-        DataError: a table or name is wrong, or no question was answered by every model.
+        DataError: a table or name is wrong, no question was answered by every model, or a question
+            is blank or has two golds.
         RunFolderError: the folder is there already.
     """
     if out.exists():
@@ -73,6 +75,7 @@ def import_recorded(
     has_gold = all(query.gold is not None for query in queries)
     if not has_gold:
         queries = [replace(query, gold=None) for query in queries]
+        say("not every question has gold: labels and figures are against the oracle's answers")
     grader = load_grader(grader_name or _infer(queries, chosen, say))
     costs = [
         replace(find_cost(recording.model, prices or {}), name=name)
@@ -133,10 +136,20 @@ def _query(rows: Sequence[dict[str, Any]], query_id: str) -> Query:
             f"question {query_id}: expected the same text from every model, found {shown}; "
             "give tables of one data set"
         )
+    if not rows[0]["question"].strip():
+        raise DataError(f"question {query_id}: the question is blank: fill it or drop its rows")
+    golds = {row["gold"].strip(): row["gold"] for row in rows if row["gold"] is not None}
+    golds.pop("", None)
+    if len(golds) > 1:
+        shown = " and ".join(f"{gold!r:.60}" for gold in list(golds.values())[:2])
+        raise DataError(
+            f"question {query_id}: expected the same gold from every model, found {shown}; "
+            "give tables of one data set"
+        )
     return Query(
         query_id=query_id,
         question=rows[0]["question"],
-        gold=next((row["gold"] for row in rows if row["gold"] is not None), None),
+        gold=next(iter(golds.values()), None),
     )
 
 
@@ -165,7 +178,7 @@ def _generation(
     # Where the source has looked for answers, a null means that there is none.
     if "answer" not in row and response is not None:
         extraction = grader.extract(response)
-        answer = extraction.answer if extraction else None
+        answer = storable(extraction.answer) if extraction else None
     prompt_tokens, completion_tokens = row["prompt_tokens"], row["completion_tokens"]
     estimated = prompt_tokens is None or completion_tokens is None
     if prompt_tokens is None:
@@ -242,7 +255,8 @@ def _write(
     """Write the run aside and rename it when it is whole."""
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        aside = Path(tempfile.mkdtemp(prefix=f".partial-{out.name}-", dir=out.parent))
+        aside = out.parent / f".partial-{out.name}-{uuid.uuid4().hex}"
+        aside.mkdir()
     except OSError as error:
         raise RunFolderError(f"{out}: can't make a folder there: {error.strerror}") from error
     try:
@@ -254,7 +268,6 @@ def _write(
         labels = label_queries(queries, rows[:-1], rows[-1], grader, reference=manifest.reference)
         folder.write_labels(labels)
         write_manifest(aside, manifest)
-        aside.chmod(0o755)
         aside.rename(out)
     finally:
         shutil.rmtree(aside, ignore_errors=True)

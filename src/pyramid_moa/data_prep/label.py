@@ -65,6 +65,8 @@ def label(
             no folder is left behind.
         ConfigError: ``max_usd`` is not an amount.
     """
+    if split is not None and not split.strip():
+        raise ConfigError("--split: expected a name, found an empty one")
     if max_usd is not None and not max_usd >= 0:
         raise ConfigError(f"--max-usd: expected 0 US dollars or more, found {max_usd}")
     queries = list(assign_splits(dataset.queries, all_in=split))
@@ -79,6 +81,9 @@ def label(
         raise RunFolderError(
             f"{out}: there is a run already; --resume goes on with it, another --out starts afresh"
         )
+    fresh = not (out / "manifest.json").exists()
+    if fresh:
+        folder.check_free()
     with folder.locked():
         _open_folder(folder, wanted, queries)
         run = _Run(folder=folder, queries=queries, pyramid=pyramid, max_usd=max_usd, strict=strict)
@@ -86,7 +91,7 @@ def label(
         try:
             rows = [run.label_model(index) for index in range(len(pyramid.models))]
         except PyramidError:
-            if not folder.has_parts():
+            if fresh and not folder.has_parts():
                 folder.discard()
             raise
         labels = label_queries(queries, rows[:-1], rows[-1], run.grader, reference=wanted.reference)
@@ -220,9 +225,9 @@ class _Run:
         )
         if spent + most > self.max_usd:
             raise BudgetError(
-                f"stopped at --max-usd {self.max_usd}: {spent:.4f} USD are spent and the next "
-                f"{len(queries)} answers of {spec.name} may cost {most:.4f}; what was generated "
-                "is kept: --resume with a larger --max-usd goes on"
+                f"stopped at --max-usd {self.max_usd}: {spent:.6f} USD are spent and the next "
+                f"{len(queries)} answers of {spec.name} may cost {most:.6f}; what was generated, "
+                "if anything, is kept: --resume with a larger --max-usd goes on"
             )
 
     def _prompt_tokens(self, query: Query) -> int:
@@ -264,14 +269,11 @@ def _open_folder(folder: RunFolder, wanted: Manifest, queries: Sequence[Query]) 
                 "give another --out, or the data set and pyramid it was made with"
             )
         folder.clean()
-        return
-    if folder.has_parts():
-        raise RunFolderError(
-            f"{folder.path}: there are generations without the manifest.json that says whose they "
-            "are; give another --out"
-        )
-    folder.create(queries)
-    write_manifest(folder.path, wanted)
+    else:
+        # First of all: a folder with a manifest is ours, whatever else is missing in it.
+        write_manifest(folder.path, wanted)
+    if not (folder.path / "queries.parquet").exists():
+        folder.create(queries)
 
 
 def _manifest(dataset: LoadedDataset, pyramid: Pyramid, split: str | None) -> Manifest:

@@ -10,7 +10,7 @@ from pyramid_moa.data_prep.manifest import Manifest, read_manifest
 from pyramid_moa.data_prep.run_folder import RunFolder
 from pyramid_moa.data_prep.run_tables import Label
 from pyramid_moa.errors import RunFolderError
-from pyramid_moa.grading import load_grader
+from pyramid_moa.grading import Grader, load_stored_grader
 from pyramid_moa.records import Generation, Query
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ class LabelledRun:
 
     Attributes:
         manifest: the head of the run.
+        grader: compares its answers.
         queries: in order.
         labels: one a query.
         generations: by model, one a query, ``correct`` filled in.
@@ -33,6 +34,7 @@ class LabelledRun:
     """
 
     manifest: Manifest
+    grader: Grader
     queries: Sequence[Query]
     labels: Sequence[Label]
     generations: Mapping[str, Sequence[Generation]]
@@ -72,13 +74,16 @@ class LabelledRun:
         return replace(row, hidden_states=vectors) if vectors and row.error is None else row
 
 
-def read_labelled_run(path: Path) -> LabelledRun:
+def read_labelled_run(path: Path, *, own_grader: str | None = None) -> LabelledRun:
     """Read a finished run folder and check that its parts fit together.
 
     Args:
         path: the folder.
+        own_grader: the caller's own ``module:function``, without which a run that names one is
+            refused.
 
     Raises:
+        ConfigError: the run names a grader of its own that the caller does not.
         RunFolderError: it is missing, unfinished or damaged.
     """
     manifest = read_manifest(path)
@@ -91,7 +96,7 @@ def read_labelled_run(path: Path) -> LabelledRun:
     labels = folder.read_labels()
     if [label.query_id for label in labels] != [query.query_id for query in queries]:
         raise RunFolderError(f"{path}: labels.parquet does not fit queries.parquet; label again")
-    grader = load_grader(manifest.grader)
+    grader = load_stored_grader(manifest.grader, own=own_grader)
     generations, hidden_states = {}, {}
     references = [
         query.gold if manifest.reference == "gold" else label.oracle_answer
@@ -109,6 +114,7 @@ def read_labelled_run(path: Path) -> LabelledRun:
             hidden_states[name] = folder.read_hidden_states(model)
     return LabelledRun(
         manifest=manifest,
+        grader=grader,
         queries=queries,
         labels=labels,
         generations=generations,

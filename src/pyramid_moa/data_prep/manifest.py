@@ -59,7 +59,7 @@ class Manifest:
         costs: one entry a model.
         price_note: said wherever a cost is shown.
         grader: name of the grader.
-        splits: how queries were divided: ``hash``, ``given`` or the one split all are in.
+        splits: how queries were divided: ``hash``, or the one split all are in.
         pyramid: all that decides what the models answer.
         counts: queries, generations and failed generations, in all and by model.
         complete: whether every model has answered every query.

@@ -1,18 +1,20 @@
 """The pyramid: members, oracle, prompt, sampling and grader, as one YAML file."""
 
+import hashlib
 from dataclasses import asdict, dataclass, field, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from pyramid_moa.backends import HiddenStates, ModelSpec, Sampling
-from pyramid_moa.config_file import load_config
+from pyramid_moa.config_file import build_config, read_yaml
 from pyramid_moa.data_prep.prompts import PromptTemplate
 from pyramid_moa.errors import ConfigError
 
 __all__ = ["Pyramid", "load_pyramid"]
 
 EMBEDDED = "embedded"
+_LOOKED_AT = 1 << 20
 
 # What changes how a model is reached and counted, but not what it answers.
 _OPERATIONAL = (
@@ -102,11 +104,27 @@ class Pyramid:
         for model in [*content["members"], *content["oracles"]]:
             for key in _OPERATIONAL:
                 del model[key]
-            # Where a folder lies is this machine's business; its name is the model's.
-            if Path(model["model"]).is_absolute():
-                model["model"] = Path(model["model"]).name
+            # Where a folder lies is this machine's business; what is in it is the model.
+            if Path(model["model"]).is_dir():
+                model["model"] = _folder_identity(Path(model["model"]))
         del content["price_note"]
         return content
+
+
+def _folder_identity(folder: Path) -> str:
+    """Name of a model's folder, with a hash that tells another model of that name.
+
+    Weights are looked at in their first and last megabyte: tens of gigabytes would take minutes.
+    """
+    digest = hashlib.sha256()
+    for path in sorted(folder.glob("*.safetensors")) + sorted(folder.glob("*.json")):
+        size = path.stat().st_size
+        digest.update(f"{path.name} {size}\n".encode())
+        with path.open("rb") as file:
+            digest.update(file.read(_LOOKED_AT))
+            file.seek(max(0, size - _LOOKED_AT))
+            digest.update(file.read())
+    return f"{folder.name}@{digest.hexdigest()[:16]}"
 
 
 def load_pyramid(source: str | Path) -> Pyramid:
@@ -124,16 +142,25 @@ def load_pyramid(source: str | Path) -> Pyramid:
     if str(source) == EMBEDDED:
         source = str(files("pyramid_moa.embedded") / "pyramid.yaml")
     path = Path(source)
-    pyramid = load_config(Pyramid, path)
+    content = read_yaml(path)
+    pyramid = build_config(Pyramid, content, source=str(path))
     return replace(
         pyramid,
-        members=[_resolve(spec, path.parent) for spec in pyramid.members],
-        oracles=[_resolve(spec, path.parent) for spec in pyramid.oracles],
+        members=_resolved(pyramid.members, content["members"], path.parent),
+        oracles=_resolved(pyramid.oracles, content["oracles"], path.parent),
     )
 
 
-def _resolve(spec: ModelSpec, folder: Path) -> ModelSpec:
+def _resolved(
+    specs: list[ModelSpec], entries: list[dict[str, Any]], folder: Path
+) -> list[ModelSpec]:
+    return [_resolve(spec, entry, folder) for spec, entry in zip(specs, entries, strict=True)]
+
+
+def _resolve(spec: ModelSpec, entry: dict[str, Any], folder: Path) -> ModelSpec:
     """Make a folder beside the YAML file absolute; anything else is a model id."""
+    # Parsed again as YAML on the way, a quoted "12" would have become a number.
+    spec = replace(spec, extra_body=entry.get("extra_body", {}))
     if spec.backend in ("transformers", "vllm"):
         beside = folder / spec.model
         if beside.is_dir():

@@ -1,5 +1,6 @@
 """Tables of recorded answers, one row an answer, and the recordings in them."""
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +32,14 @@ _OPTIONAL: dict[str, tuple[pa.DataType, object]] = {
     "mean_logprob": (_NUMBER, None),
     "confidence": (_NUMBER, None),
     "finish_reason": (_TEXT, None),
+}
+# Columns of numbers that are 0 or more, and where they end.
+_ENDS = {
+    "sample": 2**31,
+    "prompt_tokens": 2**31,
+    "completion_tokens": 2**31,
+    "cost_usd": math.inf,
+    "latency_s": math.inf,
 }
 
 
@@ -70,7 +79,7 @@ def read_recordings(paths: Sequence[Path]) -> list[Recording]:
 
     Raises:
         DataError: a file is missing or no such table, a column is missing, a table is empty, or
-            one answer stands in it twice.
+            one answer stands in it twice, or a number is negative, infinite or too large.
     """
     recordings: dict[tuple[str, str, str, int], Recording] = {}
     for path in paths:
@@ -96,25 +105,26 @@ def find_recording(recordings: Sequence[Recording], name: str) -> Recording:
 
     Args:
         recordings: all of them.
-        name: ``MODEL[::VARIANT[::SAMPLE]]``.
+        name: ``MODEL[::VARIANT[::SAMPLE]]``; ``MODEL::::0`` means the empty variant. What is the
+            whole name of a recording or model comes first, so that both may have ``::`` in them.
 
     Raises:
         DataError: none fits, or several do; they are listed.
     """
-    model, _, rest = name.partition("::")
-    variant, _, sample = rest.partition("::")
-    fits = [
-        recording
-        for recording in recordings
-        if recording.model == model
-        and (not variant or recording.variant == variant)
-        and (not sample or str(recording.sample) == sample)
-    ]
+    fits = (
+        [recording for recording in recordings if recording.title == name]
+        or [recording for recording in recordings if recording.model == name]
+        or [
+            recording
+            for recording in recordings
+            if f"{recording.model}::{recording.variant}" == name
+        ]
+    )
     if len(fits) == 1:
         return fits[0]
     if not fits:
         known = sorted({recording.model for recording in recordings})
-        same = [recording.title for recording in recordings if recording.model == model]
+        same = [r.title for r in recordings if name.startswith(f"{r.model}::")]
         raise DataError(
             f"no recording fits {name!r}; found "
             + (f"of that model: {_listing(same)}" if same else f"models: {_listing(known)}")
@@ -158,6 +168,7 @@ def _columns(path: Path, table: pa.Table) -> Iterator[tuple[str, pa.ChunkedArray
     for name, (kind, default) in _OPTIONAL.items():
         if name in table.column_names:
             column = _cast(path, name, table[name], kind)
+            _check_range(path, name, column)
             yield name, column if default is None else column.fill_null(default)
         elif name != "answer":
             yield name, pa.array([default] * table.num_rows, kind)
@@ -173,6 +184,19 @@ def _cast(path: Path, name: str, column: pa.ChunkedArray, kind: pa.DataType) -> 
         raise DataError(
             f"{path}: column {name}: expected {kind}, found {column.type} ({error})"
         ) from error
+
+
+def _check_range(path: Path, name: str, column: pa.ChunkedArray) -> None:
+    if name not in _ENDS or column.null_count == len(column):
+        return
+    end = _ENDS[name]
+    for value in pc.min_max(column).as_py().values():
+        if not 0 <= value < end:
+            kind = "finite numbers of 0 or more" if end == math.inf else f"numbers from 0 to {end}"
+            raise DataError(
+                f"{path}: column {name}: expected {kind}, found {value}: mend it, or leave it out "
+                "where it isn't known"
+            )
 
 
 def _listing(names: Sequence[str]) -> str:

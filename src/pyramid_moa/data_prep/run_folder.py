@@ -90,6 +90,22 @@ class RunFolder:
                 ) from error
             yield
 
+    def check_free(self) -> None:
+        """Make sure that a new run would overwrite nothing.
+
+        Raises:
+            RunFolderError: the folder holds something, or is a file.
+        """
+        if self.path.is_dir():
+            others = [p.name for p in self.path.iterdir() if p.name != ".lock"]
+        else:
+            others = [self.path.name] if self.path.exists() else []
+        if others:
+            raise RunFolderError(
+                f"{self.path}: expected a new or empty folder, or a run with its manifest.json; "
+                f"found {', '.join(sorted(others)[:5])}; give another --out"
+            )
+
     def has_parts(self) -> bool:
         """Whether anything has been generated."""
         return any(self.generations_path.glob("m*.parquet"))

@@ -3,16 +3,23 @@
 import csv
 import io
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pyramid_moa.errors import DataError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 __all__ = ["SUFFIXES", "Row", "Table", "read_table"]
 
 SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
+
+# Characters of one CSV field. Python's own bound of 131,072 is less than long contexts have.
+_LONGEST_FIELD = 10_000_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +56,8 @@ def read_table(path: Path, *, wanted: Collection[str]) -> Table:
         wanted: columns of a Parquet file to read where they are there; others read all.
 
     Raises:
-        DataError: the file is missing, of another kind, not UTF-8, or not what its suffix says.
+        DataError: the file is missing, of another kind, not UTF-8, not what its suffix says, names
+            a column twice, or is CSV with a field of more than 10 million characters.
     """
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES:
@@ -132,23 +140,47 @@ def _read_csv(path: Path, text: str) -> Table:
     rows: list[Row] = []
     columns: list[str] | None = None
     try:
-        for fields in reader:
-            if columns is None:
-                columns = fields
-                continue
-            if not fields:
-                continue
-            place = f"line {reader.line_num}"
-            if len(fields) != len(columns):
-                raise DataError(
-                    f"{path}: {place}: expected {len(columns)} fields as in the header, "
-                    f"found {len(fields)}: quote fields that contain commas"
-                )
-            values = dict(zip(columns, (field or None for field in fields), strict=True))
-            rows.append(Row(place=place, values=values))
+        with _long_fields():
+            for fields in reader:
+                if columns is None:
+                    _check_columns(path, fields)
+                    columns = fields
+                elif fields:
+                    rows.append(_csv_row(path, f"line {reader.line_num}", columns, fields))
     except csv.Error as error:
         raise DataError(f"{path}: line {reader.line_num} is not CSV: {error}") from error
     return Table(columns=columns or [], rows=rows)
+
+
+@contextmanager
+def _long_fields() -> Iterator[None]:
+    """Let CSV fields be as long as a field may be; the process's own bound comes back after it."""
+    before = csv.field_size_limit(_LONGEST_FIELD)
+    try:
+        yield
+    finally:
+        csv.field_size_limit(before)
+
+
+def _csv_row(path: Path, place: str, columns: Sequence[str], fields: Sequence[str]) -> Row:
+    """Make a row of the fields of a line."""
+    if len(fields) != len(columns):
+        raise DataError(
+            f"{path}: {place}: expected {len(columns)} fields as in the header, "
+            f"found {len(fields)}: quote fields that contain commas"
+        )
+    values = dict(zip(columns, (field or None for field in fields), strict=True))
+    return Row(place=place, values=values)
+
+
+def _check_columns(path: Path, columns: Sequence[str]) -> None:
+    """Refuse a column that is there twice; columns without a name can't be asked for."""
+    twice = sorted({name for name in columns if name and columns.count(name) > 1})
+    if twice:
+        raise DataError(
+            f"{path}: expected every column once, found {', '.join(map(repr, twice))} several "
+            "times: rename or drop all but one"
+        )
 
 
 def _read_parquet(path: Path, wanted: Collection[str]) -> Table:
@@ -158,16 +190,34 @@ def _read_parquet(path: Path, wanted: Collection[str]) -> Table:
 
     try:
         columns: list[str] = pq.read_schema(path).names
-        present = [name for name in columns if name in wanted]
-        values = (
-            pq.read_table(path, columns=present).to_pylist()
-            if present
-            else [{}] * pq.read_metadata(path).num_rows
-        )
+        _check_columns(path, columns)
+        present = [name for name in columns if name and name in wanted]
+        count = pq.read_metadata(path).num_rows
+        table = pq.read_table(path, columns=present)
     except (pa.ArrowException, OSError) as error:
         raise DataError(f"{path}: expected a Parquet file: {error}") from error
-    rows = [Row(place=f"row {n}", values=row) for n, row in enumerate(values, start=1)]
+    values = [_parquet_values(path, name, table[name]) for name in present]
+    rows = [
+        Row(
+            place=f"row {n + 1}",
+            values={name: own[n] for name, own in zip(present, values, strict=True)},
+        )
+        for n in range(count)
+    ]
     return Table(columns=columns, rows=rows)
+
+
+def _parquet_values(path: Path, name: str, column: "pa.ChunkedArray") -> list[Any]:
+    """Read a column; the format itself lets text be any bytes."""
+    try:
+        column.validate(full=True)
+        values: list[Any] = column.to_pylist()
+    except (ValueError, OverflowError) as error:  # Arrow's own and UnicodeDecodeError are such
+        raise DataError(
+            f"{path}: column {name!r}: damaged, or text that is not UTF-8 ({error}): write the "
+            "file anew with UTF-8 text"
+        ) from error
+    return values
 
 
 def _kind(value: object) -> str:

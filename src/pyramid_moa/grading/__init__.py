@@ -1,6 +1,11 @@
 """Extraction of answers from responses, and their equality."""
 
-from pyramid_moa.grading.load import GRADER_NAMES, infer_grader_name, load_grader
+from pyramid_moa.grading.load import (
+    GRADER_NAMES,
+    infer_grader_name,
+    load_grader,
+    load_stored_grader,
+)
 from pyramid_moa.grading.protocol import Extraction, Grader
 from pyramid_moa.grading.votes import Vote, cluster, vote
 
@@ -12,5 +17,6 @@ __all__ = [
     "cluster",
     "infer_grader_name",
     "load_grader",
+    "load_stored_grader",
     "vote",
 ]

@@ -22,6 +22,8 @@ _LIKELY_END = re.compile(r"\s*(?:[},]|```|\n)")
 _BARE_END = re.compile(r'\n|\}|```|,\s*"|\Z')
 # A value of several lines, such as a list, is read as JSON when it is no longer than this.
 _LONGEST_VALUE = 20_000
+# Half a surrogate pair can be written in JSON and nowhere else.
+_SURROGATE = re.compile("[\ud800-\udfff]")
 # Single-backslash LaTeX that JSON would take for \b, \f, \n, \r, \t or \u.
 _LATEX = re.compile(
     r"(?<!\\)((?:\\\\)*)\\(?=(?:bar|begin|beta|big|binom|bmod|boxed|bullet|"
@@ -90,7 +92,7 @@ def _unescape(raw: str, *, latex: bool) -> str:
         value = json.loads(f'"{raw}"', strict=False)
     except ValueError:
         return _unescape_broken(raw)
-    return str(value)
+    return _SURROGATE.sub("\ufffd", str(value))
 
 
 def _unescape_broken(raw: str) -> str:

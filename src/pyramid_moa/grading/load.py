@@ -14,7 +14,7 @@ from pyramid_moa.grading.python_literal import PythonLiteralGrader, is_literal
 from pyramid_moa.grading.text import TextGrader
 from pyramid_moa.grading.user_function import load_user_grader
 
-__all__ = ["GRADER_NAMES", "infer_grader_name", "load_grader"]
+__all__ = ["GRADER_NAMES", "infer_grader_name", "load_grader", "load_stored_grader"]
 
 _GRADERS: dict[str, Callable[[], Grader]] = {
     "gsm8k": Gsm8kGrader,
@@ -71,6 +71,27 @@ def load_grader(name: str) -> Grader:
             "or module:function for one of your own"
         )
     return make()
+
+
+def load_stored_grader(name: str, *, own: str | None = None) -> Grader:
+    """Find the grader that a run folder or a checkpoint names.
+
+    Such a file may come from anywhere, and a ``module:function`` in it would run code: it is only
+    loaded where the caller names the same one.
+
+    Args:
+        name: as the file has it.
+        own: the caller's own grader, if it has one.
+
+    Raises:
+        ConfigError: it is somebody's own grader and not the caller's, or there is no such grader.
+    """
+    if ":" in name and name != own:
+        raise ConfigError(
+            f"the file names a grader of its own, {name!r}, which is code; to run it, name it "
+            f"yourself: --grader {name}"
+        )
+    return load_grader(name)
 
 
 def infer_grader_name(golds: Sequence[str]) -> str:

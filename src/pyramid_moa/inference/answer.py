@@ -1,11 +1,13 @@
 """Answering a file of questions: each once, nothing lost when it is interrupted."""
 
+import fcntl
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, BinaryIO
 
 from pyramid_moa.atomic_files import write_text_atomically
 from pyramid_moa.data_prep.datasets import LoadedDataset
@@ -17,6 +19,7 @@ from pyramid_moa.records import Decision, Query
 __all__ = ["AnswerTotals", "answer_file", "decision_row"]
 
 _BATCH = 32
+_HEAD = b'{"identity": "'
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,21 +75,22 @@ def answer_file(
     partial = output.with_name(f"{output.name}.partial")
     output.parent.mkdir(parents=True, exist_ok=True)
     head = {"identity": _identity(dataset, identity)}
-    rows = _recover(partial, head)
-    if rows:
-        say(f"{partial}: going on after {len(rows)} answers that are there")
-    todo = dataset.queries[len(rows) :]
-    with partial.open("a", encoding="utf-8") as file, Progress("answer", total=len(todo)) as bar:
-        for batch in _batches(todo):
-            new = [
-                decision_row(query, decision)
-                for query, decision in zip(batch, gate.answer_many(batch), strict=True)
-            ]
-            _append(file, new)
-            rows.extend(new)
-            bar.advance(len(batch), note=f"{sum(row['escalated'] for row in rows)} escalated")
-    write_text_atomically(output, "".join(_line(row) for row in rows))
-    partial.unlink()
+    with _locked(partial) as file:
+        rows = _recover(file, partial, head)
+        if rows:
+            say(f"{partial}: going on after {len(rows)} answers that are there")
+        todo = dataset.queries[len(rows) :]
+        with Progress("answer", total=len(todo)) as bar:
+            for batch in _batches(todo):
+                new = [
+                    decision_row(query, decision)
+                    for query, decision in zip(batch, gate.answer_many(batch), strict=True)
+                ]
+                _append(file, new)
+                rows.extend(new)
+                bar.advance(len(batch), note=f"{sum(row['escalated'] for row in rows)} escalated")
+        write_text_atomically(output, "".join(_line(row) for row in rows))
+        partial.unlink()
     return AnswerTotals(
         questions=len(rows),
         escalated=sum(row["escalated"] for row in rows),
@@ -130,27 +134,45 @@ def _identity(dataset: LoadedDataset, identity: str) -> str:
     return hashlib.sha256(f"{dataset.fingerprint}\n{identity}".encode()).hexdigest()
 
 
-def _recover(partial: Path, head: dict[str, str]) -> list[dict[str, Any]]:
-    """Rows of an interrupted run; starts the file where there is none."""
-    if not partial.exists():
-        write_text_atomically(partial, _line(head))
-        return []
-    lines = partial.read_bytes().split(b"\n")
+@contextmanager
+def _locked(partial: Path) -> Iterator[BinaryIO]:
+    """Open the file of collected answers for this process alone."""
+    with partial.open("a+b") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise DataError(
+                f"{partial}: another process is answering into this file; wait for it, or give "
+                "another --output"
+            ) from error
+        yield file
+
+
+def _recover(file: BinaryIO, partial: Path, head: dict[str, str]) -> list[dict[str, Any]]:
+    """Rows of an interrupted run; a new file is given its head."""
+    file.seek(0)
+    content = file.read()
     # Each row is written with its line end: what stands after the last one was cut off.
-    whole, cut = lines[:-1], lines[-1]
+    whole = content[: content.rfind(b"\n") + 1]
+    if not (content.startswith(_HEAD) or _HEAD.startswith(content)):
+        raise DataError(
+            f"{partial}: expected an interrupted run's answers, found something else; remove it"
+        )
+    file.truncate(len(whole))
+    if not whole:
+        _append(file, [head])
+        return []
     try:
-        rows = [json.loads(line) for line in whole]
+        rows = [json.loads(line) for line in whole.splitlines()]
     except ValueError as error:
         raise DataError(
             f"{partial}: expected an interrupted run's answers, found something else; remove it"
         ) from error
-    if not rows or rows[0] != head:
+    if rows[0] != head:
         raise DataError(
             f"{partial}: holds the answers of an interrupted run on other questions, another "
             "pyramid or another router; finish that one, or remove the file to start afresh"
         )
-    if cut:
-        write_text_atomically(partial, b"".join(line + b"\n" for line in whole).decode("utf-8"))
     return rows[1:]
 
 
@@ -159,12 +181,12 @@ def _batches(queries: Sequence[Query]) -> Iterator[Sequence[Query]]:
         yield queries[first : first + _BATCH]
 
 
-def _append(file: TextIO, rows: Sequence[dict[str, Any]]) -> None:
-    file.write("".join(_line(row) for row in rows))
+def _append(file: BinaryIO, rows: Sequence[Mapping[str, Any]]) -> None:
+    file.write("".join(_line(row) for row in rows).encode("utf-8"))
     file.flush()
 
 
-def _line(row: dict[str, Any]) -> str:
+def _line(row: Mapping[str, Any]) -> str:
     text = json.dumps(row, ensure_ascii=False)
     # A question or response may hold half of a surrogate pair, which UTF-8 cannot; escapes can.
     return (text if _encodes(text) else json.dumps(row)) + "\n"

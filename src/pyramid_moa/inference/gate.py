@@ -115,7 +115,7 @@ class Gate:
         """
         check_options(router, operating_point, threshold)
         config = load_pyramid(pyramid)
-        loaded = Router.load(router) if router is not None else None
+        loaded = Router.load(router, own_grader=config.grader) if router is not None else None
         point = loaded.card.operating_point(operating_point) if loaded is not None else None
         if threshold is not None:
             point = OperatingPoint(name="given", threshold=threshold, target="given by the caller")
@@ -137,6 +137,7 @@ class Gate:
         *,
         router: str | Path | None = None,
         operating_point: str | None = None,
+        own_grader: str | None = None,
     ) -> "Gate":
         """Replay a run folder: every model answers what it answered then.
 
@@ -144,6 +145,7 @@ class Gate:
             run: the run folder; its questions are the ones that can be asked.
             router: checkpoint folder; None for the vote rule.
             operating_point: as in ``from_config``.
+            own_grader: the caller's own ``module:function``, where the run was graded by it.
 
         Raises:
             RunFolderError: the run is missing, unfinished or damaged.
@@ -151,7 +153,7 @@ class Gate:
             ConfigError: an operating point without a router.
         """
         check_options(router, operating_point, None)
-        data = read_labelled_run(Path(run))
+        data = read_labelled_run(Path(run), own_grader=own_grader)
         manifest = data.manifest
         template = PromptTemplate(chat=False)
         specs = [
@@ -179,7 +181,7 @@ class Gate:
             answers[manifest.oracle] = data.generations[manifest.oracle][index]
             for name, generation in answers.items():
                 rows[name].setdefault(prompt, generation)
-        loaded = Router.load(router) if router is not None else None
+        loaded = Router.load(router, own_grader=own_grader) if router is not None else None
         return cls(
             pyramid,
             {name: RecordedBackend(name, own) for name, own in rows.items()},

@@ -8,6 +8,7 @@ from typing import cast, get_args
 from pyramid_moa.backends import Backend, HiddenStates, Pooling
 from pyramid_moa.data_prep.pyramid import Pyramid
 from pyramid_moa.errors import CheckpointError, ConfigError
+from pyramid_moa.grading import load_grader
 from pyramid_moa.router_model.card import RouterCard
 
 __all__ = ["check_options", "check_requirements", "needed_hidden_states"]
@@ -44,7 +45,8 @@ def check_requirements(card: RouterCard, pyramid: Pyramid, backends: Mapping[str
             f"members: the router was trained on {', '.join(card.member_names)}; the pyramid has "
             f"{', '.join(pyramid.member_names)}"
         )
-    if card.grader != pyramid.grader:
+    # An alias in the YAML is the same grader.
+    if card.grader not in (pyramid.grader, load_grader(pyramid.grader).name):
         problems.append(
             f"grader: the router was trained with {card.grader}; the pyramid has {pyramid.grader}"
         )

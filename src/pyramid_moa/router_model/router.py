@@ -1,6 +1,7 @@
 """The router: the members' answers to one question in, calibrated probabilities out."""
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from pyramid_moa.errors import CheckpointError
-from pyramid_moa.grading import load_grader
+from pyramid_moa.grading import Grader, load_stored_grader
 from pyramid_moa.records import Generation
 from pyramid_moa.router_model.card import RouterCard
 from pyramid_moa.router_model.checkpoint import read_checkpoint, write_checkpoint
@@ -22,15 +23,23 @@ __all__ = ["Router"]
 class Router:
     """A trained router."""
 
-    def __init__(self, card: RouterCard, network: RouterNetwork) -> None:
+    def __init__(
+        self, card: RouterCard, network: RouterNetwork, *, own_grader: str | None = None
+    ) -> None:
         """Put card and network together.
+
+        Args:
+            card: what the checkpoint says of itself.
+            network: its weights.
+            own_grader: the caller's own ``module:function``, without which a router that names
+                one can be read and exported, but not asked.
 
         Raises:
             CheckpointError: the features of the checkpoint are not those of this version.
         """
         self.card = card
         self.network = network.eval()
-        self.grader = load_grader(card.grader)
+        self._own_grader = own_grader
         self.features = FeatureSpec(
             members=tuple(card.member_names), groups=tuple(card.feature_groups)
         )
@@ -41,14 +50,23 @@ class Router:
                 f"missing {sorted(theirs - ours)[:5]}, new {sorted(ours - theirs)[:5]}; train again"
             )
 
+    @cached_property
+    def grader(self) -> Grader:
+        """Compares answers as in training."""
+        return load_stored_grader(self.card.grader, own=self._own_grader)
+
     @classmethod
-    def load(cls, folder: str | Path) -> "Router":
+    def load(cls, folder: str | Path, *, own_grader: str | None = None) -> "Router":
         """Read a checkpoint folder.
+
+        Args:
+            folder: the checkpoint.
+            own_grader: as in the constructor.
 
         Raises:
             CheckpointError: it is missing, damaged, or of another version.
         """
-        return cls(*read_checkpoint(Path(folder)))
+        return cls(*read_checkpoint(Path(folder)), own_grader=own_grader)
 
     def save(self, folder: str | Path) -> None:
         """Write a checkpoint folder; see ``write_checkpoint``."""

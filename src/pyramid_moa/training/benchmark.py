@@ -46,6 +46,7 @@ def benchmark(
     config: TrainConfig | None = None,
     folds: int = 5,
     seed: int = 0,
+    own_grader: str | None = None,
     say: Callable[[str], None] = lambda line: None,
 ) -> list[dict[str, Any]]:
     """Cross-validate the router on each run and set it beside the vote rule.
@@ -58,6 +59,7 @@ def benchmark(
         config: how routers are trained; the defaults where it is left out.
         folds: how many.
         seed: of the division into folds and of the bootstrap.
+        own_grader: the caller's own ``module:function``, where the runs were graded by it.
         say: shown one line a run.
 
     Returns:
@@ -73,7 +75,7 @@ def benchmark(
     _check_names(paths, out)
     rows = []
     for path in paths:
-        data = read_labelled_run(path)
+        data = read_labelled_run(path, own_grader=own_grader)
         scores = cross_validated_scores(data, config or TrainConfig(), folds=folds, seed=seed)
         everything = list(range(len(data.queries)))
         undecided = OperatingPoint(name="none", threshold=1.0, target="")

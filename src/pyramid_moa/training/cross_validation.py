@@ -8,7 +8,6 @@ import torch
 
 from pyramid_moa.data_prep.labelled_run import LabelledRun
 from pyramid_moa.errors import RunFolderError
-from pyramid_moa.grading import load_grader
 from pyramid_moa.progress import Progress
 from pyramid_moa.records import question_hash
 from pyramid_moa.router_model.features import FeatureSpec, groups_for
@@ -82,9 +81,8 @@ def cross_validated_scores(
     Returns:
         One entry a query, in the order of the run.
     """
-    grader = load_grader(run.manifest.grader)
     spec = FeatureSpec(
-        members=tuple(run.manifest.members), groups=groups_for(config.groups, grader)
+        members=tuple(run.manifest.members), groups=groups_for(config.groups, run.grader)
     )
     key = choose_hidden_key(run, config.hidden_states)
     examples = gather_examples(run, spec, hidden_key=key)

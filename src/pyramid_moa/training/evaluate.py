@@ -22,6 +22,7 @@ def evaluate(
     split: str = "test",
     point: str | None = None,
     seed: int = 0,
+    own_grader: str | None = None,
     say: Callable[[str], None] = lambda line: None,
 ) -> dict[str, object]:
     """Replay the gate's decisions over a run's stored answers and write a report.
@@ -33,6 +34,7 @@ def evaluate(
         split: which queries, or ``all``.
         point: name of the operating point; the checkpoint's first where it is left out.
         seed: of the bootstrap and the choice of examples.
+        own_grader: the caller's own ``module:function``, where the run was graded by it.
         say: shown the main figures, and what to know of them.
 
     Returns:
@@ -48,7 +50,7 @@ def evaluate(
     if point is not None and router is None:
         raise ConfigError(f"operating point {point!r}: expected a router that has it, found none")
     check_report_folder(out)
-    data = read_labelled_run(Path(run))
+    data = read_labelled_run(Path(run), own_grader=own_grader)
     positions = list(range(len(data.queries))) if split == "all" else data.of_split(split)
     extra = {
         "data set": f"{data.manifest.dataset}, split {split}",
@@ -60,7 +62,7 @@ def evaluate(
         chosen = vote_point()
         extra["rule"] = "vote (all agree); no checkpoint was given"
     else:
-        loaded = Router.load(router)
+        loaded = Router.load(router, own_grader=own_grader)
         check_fit(data, loaded)
         scores = score_run(data, loaded, positions)
         chosen = loaded.card.operating_point(point)

@@ -8,7 +8,6 @@ import torch
 
 from pyramid_moa.data_prep.labelled_run import LabelledRun
 from pyramid_moa.errors import RunFolderError
-from pyramid_moa.grading import load_grader
 from pyramid_moa.router_model.features import FeatureSpec, gather_evidence
 
 __all__ = ["Examples", "gather_examples"]
@@ -61,14 +60,13 @@ def gather_examples(run: LabelledRun, spec: FeatureSpec, *, hidden_key: str | No
     Raises:
         RunFolderError: the run lacks the hidden state, or it is not finite.
     """
-    grader = load_grader(run.manifest.grader)
     features = np.stack(
         [
             gather_evidence(
                 spec,
                 query.question,
                 [run.generations[name][index] for name in spec.members],
-                grader.equal,
+                run.grader.equal,
             ).values
             for index, query in enumerate(run.queries)
         ]

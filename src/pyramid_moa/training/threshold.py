@@ -23,6 +23,7 @@ def add_threshold(
     target_cost_ratio: float | None = None,
     split: str = "calibration",
     name: str = "target",
+    own_grader: str | None = None,
 ) -> OperatingPoint:
     """Find the operating point for one target and store it in the checkpoint by its name.
 
@@ -37,6 +38,7 @@ def add_threshold(
         target_cost_ratio: the most that may be spent, relative to asking the oracle every time,
             at the best accuracy.
         split: the queries it is chosen on.
+        own_grader: the caller's own ``module:function``, where the run was graded by it.
         name: what the point is called; a point of that name is replaced.
 
     Returns:
@@ -60,8 +62,8 @@ def add_threshold(
     most = math.inf if flag == "--target-cost-ratio" else 1.0
     if not 0 <= value <= most:
         raise ConfigError(f"{flag}: expected a share from 0 to {most:g}, found {value}")
-    data = read_labelled_run(Path(run))
-    loaded = Router.load(router)
+    data = read_labelled_run(Path(run), own_grader=own_grader)
+    loaded = Router.load(router, own_grader=own_grader)
     check_fit(data, loaded)
     positions = data.of_split(split)
     undecided = OperatingPoint(name=name, threshold=1.0, target="")

@@ -15,7 +15,6 @@ from pyramid_moa import __version__
 from pyramid_moa.atomic_files import write_text_atomically
 from pyramid_moa.data_prep.labelled_run import LabelledRun, read_labelled_run
 from pyramid_moa.errors import CheckpointError, ConfigError, RunFolderError, import_extra
-from pyramid_moa.grading import load_grader
 from pyramid_moa.records import LogprobStatistics, question_hash
 from pyramid_moa.router_model.card import RouterCard, RouterMember
 from pyramid_moa.router_model.checkpoint import check_checkpoint_folder
@@ -48,6 +47,7 @@ def train(
     config: TrainConfig | None = None,
     *,
     init: str | Path | None = None,
+    own_grader: str | None = None,
     show_progress: bool = False,
     say: Callable[[str], None] = lambda line: None,
 ) -> Router:
@@ -60,6 +60,7 @@ def train(
         out: the checkpoint folder.
         config: how; the defaults of ``TrainConfig`` where it is left out.
         init: a checkpoint with the same members and shape to start from.
+        own_grader: the caller's own ``module:function``, where the run was graded by it.
         show_progress: a progress bar.
         say: shown how it went.
 
@@ -73,10 +74,9 @@ def train(
     """
     out, config = Path(out), config or TrainConfig()
     check_checkpoint_folder(out)
-    data = read_labelled_run(Path(run))
-    grader = load_grader(data.manifest.grader)
+    data = read_labelled_run(Path(run), own_grader=own_grader)
     spec = FeatureSpec(
-        members=tuple(data.manifest.members), groups=groups_for(config.groups, grader)
+        members=tuple(data.manifest.members), groups=groups_for(config.groups, data.grader)
     )
     key = choose_hidden_key(data, config.hidden_states)
     examples = gather_examples(data, spec, hidden_key=key)
