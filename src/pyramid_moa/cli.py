@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from jsonargparse import ArgumentParser, Namespace
+from jsonargparse.typing import NonNegativeInt
 
 from pyramid_moa import __version__
 from pyramid_moa.errors import ConfigError, PyramidError
@@ -64,7 +65,9 @@ def _parser() -> ArgumentParser:
 
 def _demo_options(parser: ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, default=Path("demo"), help="folder for all it makes")
-    parser.add_argument("--seed", type=int, default=0, help="another seed asks other questions")
+    parser.add_argument(
+        "--seed", type=NonNegativeInt, default=0, help="another seed asks other questions"
+    )
 
 
 def _label_options(parser: ArgumentParser) -> None:
@@ -112,7 +115,7 @@ def _evaluate_options(parser: ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, required=True, help="the report folder")
     _add_grader(parser)
     parser.add_argument("--split", default="test", help="which queries, or all")
-    parser.add_argument("--seed", type=int, default=0, help="of the bootstrap")
+    parser.add_argument("--seed", type=NonNegativeInt, default=0, help="of the bootstrap")
 
 
 def _threshold_options(parser: ArgumentParser) -> None:
@@ -132,7 +135,7 @@ def _benchmark_options(parser: ArgumentParser) -> None:
     parser.add_argument("--config", type=Path, default=None, help="YAML of the training")
     _add_grader(parser)
     parser.add_argument("--folds", type=int, default=5, help="of the cross-validation")
-    parser.add_argument("--seed", type=int, default=0, help="of folds and bootstrap")
+    parser.add_argument("--seed", type=NonNegativeInt, default=0, help="of folds and bootstrap")
 
 
 def _answer_options(parser: ArgumentParser) -> None:
@@ -292,7 +295,7 @@ def _answer(options: Namespace) -> None:
     dataset = load_queries(options.input, limit=options.limit)
     if options.output.exists() and options.output.samefile(options.input.partition("?")[0]):
         raise ConfigError(f"--output: {options.output} is the input; give another file")
-    if options.router is None:
+    if options.router is None and options.threshold is None:
         _say("no checkpoint: the vote rule decides (the oracle is asked unless all members agree)")
     gate = Gate.from_config(
         options.pyramid,

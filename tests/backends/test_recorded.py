@@ -55,7 +55,7 @@ def test_a_recorded_failure_stays_one():
     ("first", "second", "logprobs", "keys"),
     [
         ({}, {}, False, ()),
-        ({"logprobs": LogprobStatistics(mean=-1.0)}, {}, False, ()),
+        ({"logprobs": LogprobStatistics(mean=-1.0)}, {}, True, ()),
         (
             {"logprobs": LogprobStatistics(mean=-1.0), "hidden_states": STATES},
             {"logprobs": LogprobStatistics(mean=-2.0), "hidden_states": STATES},
@@ -65,7 +65,7 @@ def test_a_recorded_failure_stays_one():
         ({"hidden_states": STATES}, {}, False, ()),
     ],
 )
-def test_it_promises_only_what_all_rows_have(first, second, logprobs, keys):
+def test_it_gives_what_was_recorded(first, second, logprobs, keys):
     backend = RecordedBackend("m", {FIRST: answer("a", **first), SECOND: answer("b", **second)})
     assert backend.gives_logprobs is logprobs
     assert backend.hidden_keys == keys

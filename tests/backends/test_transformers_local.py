@@ -322,11 +322,11 @@ def test_only_bad_prompts(backend):
 
 @pytest.mark.parametrize("name", ["no/such-model", "/no/such/folder"])
 def test_an_unknown_model(name):
-    with pytest.raises(BackendError, match="can't load") as caught:
+    with pytest.raises(BackendError, match=r"can't load|no such folder") as caught:
         TransformersBackend(ModelSpec(name="small", model=name))
     assert name in str(caught.value)
     assert "model 'small'" in str(caught.value)
-    assert "expected a Hugging Face id" in str(caught.value)
+    assert "a Hugging Face id" in str(caught.value)
     assert "\n" not in str(caught.value)
 
 

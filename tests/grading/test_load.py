@@ -16,6 +16,7 @@ def test_public_names():
         "cluster",
         "infer_grader_name",
         "load_grader",
+        "load_stored_grader",
         "vote",
     }
     assert all(hasattr(grading, name) for name in grading.__all__)

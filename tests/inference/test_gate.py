@@ -338,3 +338,20 @@ def test_the_embedded_pyramid(repository):
         assert decision.cost_usd > 0
         assert decision.flops > 0
         assert gate.price_note
+
+
+def test_grading_does_not_hold_up_the_event_loop(fake_gate, monkeypatch):
+    import asyncio
+    import threading
+
+    gate, _ = fake_gate({"a": "5", "b": "5", "oracle": "6"})
+    threads = []
+    judge = Gate._judge
+    monkeypatch.setattr(
+        Gate,
+        "_judge",
+        lambda self, *given: threads.append(threading.get_ident()) or judge(self, *given),
+    )
+    asyncio.run(gate.aanswer("What is 2 + 3?"))
+    assert threads
+    assert threading.get_ident() not in threads

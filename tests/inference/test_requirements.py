@@ -67,3 +67,10 @@ def test_needed_hidden_states(setting):
     for key in ("answer_mean", "layer/answer_mean", "layer-1/horoscope", "layer2"):
         with pytest.raises(CheckpointError, match="such as layer-1/answer_mean"):
             needed_hidden_states(replace(card, hidden_key=key))
+
+
+def test_recorded_confidences_are_not_to_be_had_of_a_running_model(setting):
+    pyramid, backends, router = setting
+    card = replace(router.card, feature_groups=[*router.card.feature_groups, "stated"])
+    with pytest.raises(CheckpointError, match="large: its backend states no confidence"):
+        check_requirements(card, pyramid, backends)

@@ -343,3 +343,12 @@ def test_what_was_written_is_what_is_said(make_router, tmp_path):
     weights = (tmp_path / "new" / "router.safetensors").read_bytes()
     assert written.weights_sha256 == hashlib.sha256(weights).hexdigest()
     assert (tmp_path / "new").stat().st_mode & 0o777 == 0o755
+
+
+def test_a_number_that_no_card_has(checkpoint):
+    path = checkpoint / "router.json"
+    text = path.read_text(encoding="utf-8")
+    assert '"threshold": 0' in text
+    path.write_text(text.replace('"threshold": 0', '"threshold": 1e999, "x": 0', 1), "utf-8")
+    with pytest.raises(CheckpointError, match="does not match its own hash"):
+        read_checkpoint(checkpoint)

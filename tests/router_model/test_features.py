@@ -146,9 +146,9 @@ def test_the_surest_voice_of_each_side():
 def test_a_confidence_that_is_no_number_is_unknown(value):
     rows = [row("5", confidence=value, logprob=value), row("5", confidence=0.7), None]
     values = features(*rows)
-    assert math.isnan(values.named["confidence/a/stated"])
+    assert math.isnan(values.named["stated/a"])
     assert math.isnan(values.named["confidence/a/mean"])
-    assert values.named["confidence/b/stated"] == 0.7
+    assert values.named["stated/b"] == 0.7
     assert not np.isinf(values.values).any()
 
 

@@ -8,12 +8,12 @@ import torch
 
 from pyramid_moa.data_prep.labelled_run import read_labelled_run
 from pyramid_moa.errors import RunFolderError
-from pyramid_moa.router_model.features import FEATURE_GROUPS, FeatureSpec
+from pyramid_moa.router_model.features import DEFAULT_GROUPS, FeatureSpec
 from pyramid_moa.router_model.router import Router
 from pyramid_moa.training.examples import gather_examples
 from synthetic import HIDDEN_KEY, MEMBERS
 
-SPEC = FeatureSpec(members=MEMBERS, groups=FEATURE_GROUPS)
+SPEC = FeatureSpec(members=MEMBERS, groups=DEFAULT_GROUPS)
 
 
 @pytest.fixture(scope="module")

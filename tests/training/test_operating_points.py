@@ -152,3 +152,16 @@ def test_the_curve_has_both_ends(simulated):
     curve = threshold_table(simulated(300), split="x").curve(points=10)
     assert len(curve) == 10
     assert (curve[0]["escalation_rate"], curve[-1]["escalation_rate"]) == (0.0, 1.0)
+
+
+def test_a_default_that_costs_more_than_the_oracle_gives_way(simulated, changed):
+    outcomes = simulated(400, seed=3)
+    # Members so dear that asking the oracle more than rarely is dearer than the oracle alone.
+    dear = outcomes.oracle_cost_usd[:, None] * np.full((1, len(outcomes.members)), 0.2)
+    p = np.where(outcomes.ensemble_correct, 0.4, 0.9)
+    outcomes = changed(outcomes, member_cost_usd=dear, p_ensemble_fails=p)
+    points = default_points(threshold_table(outcomes, split="calibration"))
+    parity = next(point for point in points if point.name == "parity")
+    assert parity.cost_ratio > 1.0
+    assert points[0].name != "parity"
+    assert points[0].cost_ratio < 1.0

@@ -48,7 +48,7 @@ def test_every_column(run):
     row = run.generations["large"][0]
     flops = 2 * 0.5e9 * (row.prompt_tokens + row.completion_tokens)
     assert rows.member_flops[0, 0] == pytest.approx(flops)
-    assert np.isnan(rows.member_flops[1]).all()
+    assert (rows.member_flops[1] == 0).all()  # all failed: nothing was computed
     assert rows.member_latency_s[0, 0] == 0.01
 
 

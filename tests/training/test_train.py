@@ -3,6 +3,7 @@
 import csv
 import itertools
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -282,7 +283,9 @@ def test_starting_from_a_checkpoint(trained, trained_on_hidden, imported_run, tm
     assert torch.equal(before["feature_mean"], after["feature_mean"])
     assert not torch.equal(before["second"], after["second"])
     assert started.card.validation["failure_auroc"] > 0.75
-    with pytest.raises(CheckpointError, match="has another shape"):
+    seen = set(Router.load(trained).card.seen_questions)
+    assert seen <= set(started.card.seen_questions)
+    with pytest.raises(CheckpointError, match="hidden states: it has layer-1/answer_mean"):
         train(imported_run, tmp_path / "no", quick_config(), init=trained_on_hidden)
     small = quick_config(network=NetworkConfig(units=3, seeds=4, components=4))
     with pytest.raises(CheckpointError, match="has another shape"):
@@ -335,3 +338,21 @@ def test_a_run_that_is_not_there(tmp_path):
     with pytest.raises(RunFolderError, match="expected a run folder"):
         train(tmp_path / "nowhere", tmp_path / "checkpoint")
     assert not list(Path(tmp_path).iterdir())
+
+
+def test_a_damaged_interrupted_training_is_given_up(imported_run, tmp_path, caplog):
+    made(imported_run, tmp_path / "whole")
+    work = tmp_path / "again.training"
+    shutil.copytree(tmp_path / "whole.training", work)
+    (work / "last.ckpt").write_bytes(b"no checkpoint")
+    made(imported_run, tmp_path / "again")
+    assert "training starts afresh" in caplog.text
+    weights = [tmp_path / name / "router.safetensors" for name in ("whole", "again")]
+    assert weights[0].read_bytes() == weights[1].read_bytes()
+
+
+def test_training_leaves_torch_as_it_was(imported_run, tmp_path):
+    before = torch.random.get_rng_state()
+    made(imported_run, tmp_path / "checkpoint")
+    assert not torch.are_deterministic_algorithms_enabled()
+    assert torch.equal(torch.random.get_rng_state(), before)

@@ -238,10 +238,9 @@ class Gate:
                     waiting[call.model].result() if self._is_remote(call) else self._generate(call)
                     for call in calls
                 ]
-                try:
-                    calls = program.send(outcomes)
-                except StopIteration as stop:
-                    return list(stop.value)
+                calls, decisions = _advance(program, outcomes)
+                if decisions is not None:
+                    return decisions
 
     async def aanswer_many(self, queries: Sequence[Query]) -> list[Decision]:
         """Do the same without blocking the event loop."""
@@ -263,10 +262,10 @@ class Gate:
                 for task in waiting.values():
                     task.cancel()
                 await asyncio.gather(*waiting.values(), return_exceptions=True)
-            try:
-                calls = program.send(outcomes)
-            except StopIteration as stop:
-                return list(stop.value)
+            # Grading and scoring many answers takes long enough to be felt on the loop.
+            calls, decisions = await asyncio.to_thread(_advance, program, outcomes)
+            if decisions is not None:
+                return decisions
 
     def close(self) -> None:
         """Close every backend."""
@@ -361,3 +360,13 @@ def _close_all(backends: Mapping[str, Backend]) -> None:
     with ExitStack() as stack:
         for backend in backends.values():
             stack.callback(backend.close)
+
+
+def _advance(
+    program: _Program, outcomes: list[Outcomes]
+) -> tuple[list[_Call], list[Decision] | None]:
+    """Hand a program what it asked for: what it wants next, or its decisions."""
+    try:
+        return program.send(outcomes), None
+    except StopIteration as stop:
+        return [], list(stop.value)

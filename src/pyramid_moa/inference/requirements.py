@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import cast, get_args
 
-from pyramid_moa.backends import Backend, HiddenStates, Pooling
+from pyramid_moa.backends import Backend, HiddenStates, Pooling, RecordedBackend
 from pyramid_moa.data_prep.pyramid import Pyramid
 from pyramid_moa.errors import CheckpointError, ConfigError
 from pyramid_moa.grading import load_grader
@@ -53,6 +53,8 @@ def check_requirements(card: RouterCard, pyramid: Pyramid, backends: Mapping[str
     needs_logprobs = {member.name: member.logprobs for member in card.members}
     for name in pyramid.member_names:
         backend = backends[name]
+        if "stated" in card.feature_groups and not isinstance(backend, RecordedBackend):
+            problems.append(f"{name}: its backend states no confidence, which the router reads")
         if needs_logprobs.get(name) and not backend.gives_logprobs:
             problems.append(f"{name}: its backend gives no token log-probabilities")
         if card.hidden_key is not None and card.hidden_key not in backend.hidden_keys:

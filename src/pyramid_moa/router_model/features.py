@@ -20,6 +20,7 @@ from pyramid_moa.records import Generation, LogprobStatistics
 from pyramid_moa.router_model.arithmetic import ArithmeticSigns, arithmetic_signs
 
 __all__ = [
+    "DEFAULT_GROUPS",
     "FEATURE_GROUPS",
     "Evidence",
     "FeatureGroup",
@@ -28,8 +29,9 @@ __all__ = [
     "groups_for",
 ]
 
-FeatureGroup = Literal["agreement", "confidence", "lengths", "arithmetic"]
+FeatureGroup = Literal["agreement", "confidence", "lengths", "arithmetic", "stated"]
 FEATURE_GROUPS: tuple[FeatureGroup, ...] = get_args(FeatureGroup)
+DEFAULT_GROUPS: tuple[FeatureGroup, ...] = ("agreement", "confidence", "lengths", "arithmetic")
 
 # Pairwise agreement of many members would be mostly the same few bits over and over.
 _MOST_MEMBERS_IN_PAIRS = 6
@@ -45,7 +47,8 @@ class FeatureSpec:
     Attributes:
         members: names, best first.
         groups: names of feature groups; ``arithmetic`` only makes sense where answers are
-            numbers.
+            numbers, and ``stated``, the confidence that a source recorded, only where every
+            answer comes with one: no model that is run here states any.
     """
 
     members: tuple[str, ...]
@@ -109,6 +112,9 @@ def gather_evidence(
     named = _agreement(spec.members, result)
     if "confidence" in spec.groups:
         named |= _confidence(spec.members, generations, result)
+    if "stated" in spec.groups:
+        for name, row in zip(spec.members, generations, strict=True):
+            named[f"stated/{name}"] = _known(row.confidence if row is not None else None)
     if "lengths" in spec.groups:
         named |= _lengths(spec.members, question, generations)
     if "arithmetic" in spec.groups:
@@ -161,9 +167,8 @@ def _confidence(
     for name, row in zip(members, generations, strict=True):
         logprobs = (row.logprobs if row is not None else None) or LogprobStatistics()
         values = [_known(getattr(logprobs, field)) for field in _LOGPROB_FIELDS]
-        values.append(_known(row.confidence if row is not None else None))
         table.append(values)
-        for field, value in zip((*_LOGPROB_FIELDS, "stated"), values, strict=True):
+        for field, value in zip(_LOGPROB_FIELDS, values, strict=True):
             named[f"confidence/{name}/{field}"] = value
     # The surest voice on each side: what the winner's supporters and the dissenters would stake.
     sides = {"winner": True, "others": False}

@@ -32,7 +32,7 @@ _COLUMNS = (
     "vote_rule_accuracy",
     "vote_rule_cost_ratio",
     "router_accuracy_at_vote_cost",
-    "router_cost_ratio_at_vote_accuracy",
+    "router_cost_ratio_at_vote_accuracy_in_hindsight",
     "hindsight_cost_ratio",
     "ece",
     "brier",

@@ -1,10 +1,11 @@
 """How a router is trained, as one YAML file."""
 
+import math
 from dataclasses import dataclass, field
 from typing import Literal
 
 from pyramid_moa.errors import ConfigError
-from pyramid_moa.router_model.features import FEATURE_GROUPS, FeatureGroup
+from pyramid_moa.router_model.features import DEFAULT_GROUPS, FeatureGroup
 
 __all__ = ["LoggerName", "NetworkConfig", "OptimiserConfig", "TrackingConfig", "TrainConfig"]
 
@@ -69,7 +70,8 @@ class TrainConfig:
     """How a router is trained.
 
     Attributes:
-        groups: feature groups; ``arithmetic`` is left out by itself where answers are no numbers.
+        groups: feature groups; ``arithmetic`` is left out by itself where answers are no numbers;
+            ``stated`` reads recorded confidences, which no model that is run here gives.
         hidden_states: which hidden state is read: ``auto`` takes the first that the run has of
             every member, ``none`` reads none, anything else is a key such as
             ``layer-1/answer_mean``.
@@ -79,7 +81,7 @@ class TrainConfig:
         seed: of everything that is drawn at random.
     """
 
-    groups: list[FeatureGroup] = field(default_factory=lambda: list(FEATURE_GROUPS))
+    groups: list[FeatureGroup] = field(default_factory=lambda: list(DEFAULT_GROUPS))
     hidden_states: str = "auto"
     network: NetworkConfig = field(default_factory=NetworkConfig)
     optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
@@ -98,12 +100,13 @@ class TrainConfig:
             "network.seeds: 1 or more": network.seeds >= 1,
             "network.components: 1 or more": network.components >= 1,
             "network.dropout: from 0 to under 1": 0 <= network.dropout < 1,
-            "optimiser.learning_rate: more than 0": optimiser.learning_rate > 0,
-            "optimiser.weight_decay: 0 or more": optimiser.weight_decay >= 0,
+            "optimiser.learning_rate: more than 0, finite": 0 < optimiser.learning_rate < math.inf,
+            "optimiser.weight_decay: 0 or more, finite": 0 <= optimiser.weight_decay < math.inf,
             "optimiser.batch_size: 1 or more": optimiser.batch_size >= 1,
             "optimiser.max_epochs: 1 or more": optimiser.max_epochs >= 1,
             "optimiser.patience: 1 or more": optimiser.patience >= 1,
-            "optimiser.oracle_weight: 0 or more": optimiser.oracle_weight >= 0,
+            "optimiser.oracle_weight: 0 or more, finite": 0 <= optimiser.oracle_weight < math.inf,
+            "seed: from 0 to 2**63 - 1": 0 <= self.seed < 2**63,
             "groups: agreement among them": "agreement" in self.groups,
         }
         if wrong := [expected for expected, good in checks.items() if not good]:

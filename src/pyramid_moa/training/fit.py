@@ -94,11 +94,30 @@ def fit_network(
         # It is ours: curves of earlier trainings, and the checkpoint that is gone on with.
         warnings.filterwarnings("ignore", message="Checkpoint directory .* is not empty")
         torch.manual_seed(config.seed)
-        resume = str(last) if last is not None and last.is_file() else None
-        trainer.fit(module, data, ckpt_path=resume, weights_only=True)
+        resume = str(last) if last is not None and _is_whole(last) else None
+        try:
+            trainer.fit(module, data, ckpt_path=resume, weights_only=True)
+        except SystemExit as end:
+            # Lightning turns Ctrl-C into the end of the process; the caller has a word in that.
+            raise KeyboardInterrupt from end
     module.restore_best()
     network.eval()
     return Fitted(network=network, out_of_fold=_calibrate(network, examples, held_out))
+
+
+def _is_whole(last: Path) -> bool:
+    """Whether there is a checkpoint to go on from; a damaged one is given up."""
+    if not last.is_file():
+        return False
+    try:
+        torch.load(last, weights_only=True)  # noqa: TID251 - tensors and numbers only, no code
+    except Exception as error:  # whatever a damaged file makes of the reader
+        logging.getLogger(__name__).warning(
+            "%s is damaged (%s): training starts afresh", last, type(error).__name__
+        )
+        last.unlink()
+        return False
+    return True
 
 
 def held_out_parts(examples: Examples, *, seeds: int, seed: int) -> torch.Tensor:
@@ -213,7 +232,6 @@ def _trainer(
         enable_progress_bar=show_progress,
         enable_model_summary=False,
         num_sanity_val_steps=0,
-        deterministic=True,
     )
 
 

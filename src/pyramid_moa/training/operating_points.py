@@ -180,6 +180,14 @@ def default_points(table: ThresholdTable) -> list[OperatingPoint]:
         # The vote rule can do better than every threshold on few questions.
         with suppress(NotAttainableError):
             points.append(table.cheapest_with_accuracy(accuracy, name=name, target=target))
+    # A default that costs more than the oracle alone would defeat the purpose: where parity does
+    # (dear members, or an oracle that is its own reference), the most accurate point that pays
+    # comes first.
+    paying = [point for point in points if point.cost_ratio is None or point.cost_ratio < 1.0]
+    if paying and points[0] not in paying:
+        first = max(paying, key=lambda point: point.accuracy or 0.0)
+        points.remove(first)
+        points.insert(0, first)
     return points
 
 

@@ -79,6 +79,8 @@ def replay(
     costs = {cost.name: cost for cost in manifest.costs}
 
     def flops(row: Generation) -> float:
+        if row.error is not None:
+            return 0.0
         value = costs[row.model].flops(row.prompt_tokens, row.completion_tokens)
         return np.nan if value is None else value
 
@@ -135,7 +137,9 @@ def _table(rows: Sequence[Sequence[Generation]], value: object) -> NDArray[np.fl
 
 
 def _cost(row: Generation) -> float:
-    return row.cost_usd or 0.0
+    if row.error is not None:
+        return 0.0
+    return np.nan if row.cost_usd is None else row.cost_usd
 
 
 def _latency(row: Generation) -> float:

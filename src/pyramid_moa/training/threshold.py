@@ -6,6 +6,7 @@ from pathlib import Path
 
 from pyramid_moa.data_prep.labelled_run import read_labelled_run
 from pyramid_moa.errors import ConfigError
+from pyramid_moa.records import question_hash
 from pyramid_moa.router_model.policy import OperatingPoint
 from pyramid_moa.router_model.router import Router
 from pyramid_moa.training.operating_points import ThresholdTable, replaced, threshold_table
@@ -69,8 +70,11 @@ def add_threshold(
     undecided = OperatingPoint(name=name, threshold=1.0, target="")
     outcomes = replay(data, positions, score_run(data, loaded, positions), undecided)
     point = _choose(threshold_table(outcomes, split=split), flag, value, name)
+    seen = {question_hash(data.queries[index].question)[:16] for index in positions}
     loaded.card = replace(
-        loaded.card, operating_points=replaced(loaded.card.operating_points, point)
+        loaded.card,
+        operating_points=replaced(loaded.card.operating_points, point),
+        seen_questions=sorted(seen.union(loaded.card.seen_questions)),
     )
     loaded.save(router)
     return point

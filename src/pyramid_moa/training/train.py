@@ -83,32 +83,44 @@ def train(
     fitted_on, calibration = _splits(data)
     learned_from = examples.take(fitted_on)
     check_examples(learned_from)
-    start = _start(Path(init), data) if init is not None else None
-    work = _work_folder(out, config, learned_from, start)
-    fitted = fit_network(
-        learned_from,
-        config,
-        start=start,
-        work=work,
-        loggers=_loggers(config, work),
-        show_progress=show_progress,
-    )
+    start = _start(Path(init), data, spec, key) if init is not None else None
+    network = start.network if start is not None else None
+    work = _work_folder(out, config, learned_from, network)
+    try:
+        fitted = fit_network(
+            learned_from,
+            config,
+            start=network,
+            work=work,
+            loggers=_loggers(config, work),
+            show_progress=show_progress,
+        )
+    finally:
+        if "wandb" in config.tracking.loggers:
+            # Otherwise the next training in this process would go on in this one's run.
+            import_extra("wandb", extra="train", purpose="the logger wandb").finish()
     scores = _scores(data, fitted_on, fitted.out_of_fold)
     curve = threshold_table(replay(data, fitted_on, scores, _UNDECIDED), split=_OUT_OF_FOLD)
-    router = Router(_card(data, spec, key, examples, fitted.network, config), fitted.network)
+    router = Router(
+        _card(data, spec, key, examples, fitted.network, config),
+        fitted.network,
+        own_grader=own_grader,
+    )
     router.card = replace(
         router.card,
         trained_on={
             **router.card.trained_on,
             "queries": {"fitted": len(fitted_on), "calibration": len(calibration)},
         },
-        seen_questions=_seen(data, [*fitted_on, *calibration]),
+        seen_questions=_seen(data, [*fitted_on, *calibration], start),
         validation=_validation_figures(data, fitted_on, scores),
         validation_curve=curve.curve(),
         operating_points=default_points(_calibration_table(data, router, calibration) or curve),
     )
     router.save(out)
     (work / LAST).unlink(missing_ok=True)
+    if start is not None:
+        say("started from a router that may know these questions: out-of-fold figures may flatter")
     _tell(say, router, out)
     return router
 
@@ -237,18 +249,35 @@ def _validation_figures(
     }
 
 
-def _seen(run: LabelledRun, positions: Sequence[int]) -> list[str]:
-    return sorted(question_hash(run.queries[i].question)[:16] for i in positions)
+def _seen(run: LabelledRun, positions: Sequence[int], start: Router | None) -> list[str]:
+    """Hashes of the questions that this training and the one it starts from have seen."""
+    own = {question_hash(run.queries[i].question)[:16] for i in positions}
+    return sorted(own.union(start.card.seen_questions if start is not None else ()))
 
 
-def _start(init: Path, run: LabelledRun) -> RouterNetwork:
+def _start(init: Path, run: LabelledRun, spec: FeatureSpec, key: str | None) -> Router:
     router = Router.load(init)
-    if router.card.member_names != run.manifest.members:
+    pairs = {
+        "members": (router.card.member_names, run.manifest.members),
+        "grader": (router.card.grader, run.manifest.grader),
+        "features": (router.card.feature_names, list(spec.names)),
+        "hidden states": (router.card.hidden_key, key),
+    }
+    if problems := [
+        f"{what}: it has {_short(theirs)}, this training {_short(ours)}"
+        for what, (theirs, ours) in pairs.items()
+        if theirs != ours
+    ]:
         raise CheckpointError(
-            f"{init}: its members are {', '.join(router.card.member_names)}; the run has "
-            f"{', '.join(run.manifest.members)}; leave out --init"
+            f"{init} can't be started from: {'; '.join(problems)}; leave out --init"
         )
-    return router.network
+    return router
+
+
+def _short(value: object) -> str:
+    if isinstance(value, list):
+        return f"{len(value)} ({', '.join(value[:3])}{', ...' if len(value) > 3 else ''})"
+    return "none" if value is None else str(value)
 
 
 def _work_folder(
@@ -311,6 +340,9 @@ def _tell(say: Callable[[str], None], router: Router, out: Path) -> None:
             f"{point.split} queries accuracy {_figure(point.accuracy)}, escalated "
             f"{_figure(point.escalation_rate)}, cost ratio {_figure(point.cost_ratio)}"
         )
+    first = router.card.operating_points[0]
+    if first.cost_ratio is not None and first.cost_ratio >= 1.0:
+        say(f"at {first.name} this pyramid costs more than the oracle alone: members are too dear")
     say(f"checkpoint: {out}")
 
 
