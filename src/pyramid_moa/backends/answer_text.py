@@ -53,7 +53,7 @@ def find_stop(text: str, stop: Sequence[str]) -> int | None:
     return min((at for at in (text.find(item) for item in stop) if at >= 0), default=None)
 
 
-def _spans(tokenizer: Any, ids: list[int], text: str) -> list[tuple[int, int]]:  # noqa: ANN401
+def _spans(tokenizer: Any, ids: list[int], text: str) -> list[tuple[int, int]]:  # noqa: ANN401 - untyped
     pieces = [cast("str", tokenizer.decode([token], **_OPTIONS)) for token in ids]
     if "".join(pieces) == text:
         spans, end = [], 0

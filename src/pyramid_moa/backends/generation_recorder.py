@@ -166,7 +166,7 @@ class GenerationRecorder(LogitsProcessor):
         module: torch.nn.Module,
         args: tuple[object, ...],
         output: Any,  # noqa: ANN401 - untyped library
-    ) -> Any:  # noqa: ANN401
+    ) -> Any:  # noqa: ANN401 - untyped library
         assert self._wanted is not None
         for layer in self._wanted.layers:
             # Prompts are padded on the left: the last position is everybody's last.
