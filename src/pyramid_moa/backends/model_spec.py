@@ -57,11 +57,16 @@ class ModelSpec:
         logprobs: openai: ask for token log-probabilities; false for servers that refuse.
         token_limit_field: openai: the request field that limits the answer's tokens.
         extra_body: openai: further request fields that this server understands.
+        port: the model is served at this port of this machine, by the vLLM server that
+            ``pyramid-moa up`` starts for it, and reached there over HTTP; null for a model that
+            runs in this process (transformers, vllm) or on a server of somebody else's (openai).
+        hidden_states_dir: openai: folder, shared with the server, in which its connector leaves
+            hidden states; null for a server that has none, and for ``port``, which brings its own.
         tensor_parallel_size: vllm: GPUs that share the model.
-        devices: vllm: GPU numbers.
-        port: vllm: of the server that is started for it.
+        devices: vllm: GPU numbers; empty leaves the choice to vLLM.
         kv_cache_bytes: vllm: size of the key-value cache; null lets vLLM choose.
-        extra_args: vllm: further arguments of the server.
+        max_model_len: vllm: most tokens of prompt and answer together; null for the model's own.
+        extra_args: vllm: further arguments, as on the command line of ``vllm serve``.
     """
 
     name: str
@@ -81,10 +86,12 @@ class ModelSpec:
     logprobs: bool = True
     token_limit_field: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
     extra_body: dict[str, object] = field(default_factory=dict)
+    port: int | None = None
+    hidden_states_dir: str | None = None
     tensor_parallel_size: int = 1
     devices: list[int] = field(default_factory=list)
-    port: int | None = None
     kv_cache_bytes: int | None = None
+    max_model_len: int | None = None
     extra_args: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:

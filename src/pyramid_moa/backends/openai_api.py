@@ -3,8 +3,9 @@
 import asyncio
 import concurrent.futures
 import json
+import queue
 import time
-from collections.abc import Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
 from typing import Any, TypeVar, cast
 
 from pyramid_moa.backends.loop_thread import LoopThread
@@ -23,6 +24,10 @@ _OWN_FIELDS = frozenset({"echo", "logprobs", "messages", "model", "n", "prompt",
 _CHECK_S = 10.0
 _CHECK_RETRIES = 1
 _SHOWN_MODELS = 10
+# Outcomes that may wait for whoever draws them from ``stream``, as a multiple of the requests that
+# may be under way; and how long a request waits before it looks again whether there is room.
+_WAITING = 4
+_LOOK_AGAIN_S = 0.005
 
 
 class OpenAIBackend:
@@ -96,6 +101,23 @@ class OpenAIBackend:
                 raise self._closed_error() from error
             raise
 
+    def stream(
+        self, prompts: Iterable[Prompt], sampling: Sampling
+    ) -> Iterator[tuple[int, Completion | Failure]]:
+        """Answer prompts, ``max_concurrency`` at once; see ``Backend.stream``.
+
+        Raises:
+            BackendError: the backend has been closed.
+        """
+        ready: queue.SimpleQueue[tuple[int, Completion | Failure] | None] = queue.SimpleQueue()
+        future = self._submit(self._feed(prompts, sampling, ready))
+        try:
+            while (item := ready.get()) is not None:
+                yield item
+            self._result(future)
+        finally:
+            future.cancel()
+
     def close(self) -> None:
         """Cancel what is under way and close the connections; a second time does nothing."""
         self._thread.close()
@@ -109,12 +131,16 @@ class OpenAIBackend:
     def _run(self, work: Coroutine[Any, Any, _T]) -> _T:
         future = self._submit(work)
         try:
-            return future.result()
-        except concurrent.futures.CancelledError as error:
-            raise self._closed_error() from error
+            return self._result(future)
         except KeyboardInterrupt:
             future.cancel()
             raise
+
+    def _result(self, future: "concurrent.futures.Future[_T]") -> _T:
+        try:
+            return future.result()
+        except concurrent.futures.CancelledError as error:
+            raise self._closed_error() from error
 
     def _closed_error(self) -> BackendError:
         return BackendError(f"model {self.name!r}: the backend has been closed")
@@ -123,18 +149,53 @@ class OpenAIBackend:
         self, prompts: Sequence[Prompt], sampling: Sampling
     ) -> list[Completion | Failure]:
         outcomes: list[Completion | Failure | None] = [None] * len(prompts)
+
+        async def take(index: int, outcome: Completion | Failure) -> None:
+            outcomes[index] = outcome
+
+        await self._work_through(prompts, sampling, take)
+        return cast("list[Completion | Failure]", outcomes)
+
+    async def _feed(
+        self,
+        prompts: Iterable[Prompt],
+        sampling: Sampling,
+        ready: "queue.SimpleQueue[tuple[int, Completion | Failure] | None]",
+    ) -> None:
+        most = _WAITING * self._spec.max_concurrency
+
+        async def take(index: int, outcome: Completion | Failure) -> None:
+            ready.put((index, outcome))
+            while ready.qsize() > most:
+                await asyncio.sleep(_LOOK_AGAIN_S)
+
+        try:
+            await self._work_through(prompts, sampling, take)
+        finally:
+            ready.put(None)
+
+    async def _work_through(
+        self,
+        prompts: Iterable[Prompt],
+        sampling: Sampling,
+        take: Callable[[int, Completion | Failure], Awaitable[None]],
+    ) -> None:
         todo = iter(enumerate(prompts))
 
         async def work() -> None:
             for index, prompt in todo:
                 async with self._free:
-                    outcomes[index] = await self._answer(prompt, sampling)
+                    outcome = await self._answer(prompt, sampling)
+                await take(index, outcome)
 
         # A task for each request that may be under way, not one for each prompt.
-        async with asyncio.TaskGroup() as group:
-            for _ in range(min(self._spec.max_concurrency, len(prompts))):
-                group.create_task(work())
-        return cast("list[Completion | Failure]", outcomes)
+        try:
+            async with asyncio.TaskGroup() as group:
+                for _ in range(self._spec.max_concurrency):
+                    group.create_task(work())
+        except BaseExceptionGroup as several:
+            # What drawing a prompt raised, as whoever made the prompts knows it.
+            raise several.exceptions[0] from several
 
     async def _answer(self, prompt: Prompt, sampling: Sampling) -> Completion | Failure:
         import openai

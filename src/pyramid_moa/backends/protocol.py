@@ -1,7 +1,7 @@
 """What every way of running a language model has in common."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol
 
@@ -228,6 +228,23 @@ class Backend(Protocol):
         self, prompts: Sequence[Prompt], sampling: Sampling
     ) -> list[Completion | Failure]:
         """Do the same without blocking the event loop."""
+        ...
+
+    def stream(
+        self, prompts: Iterable[Prompt], sampling: Sampling
+    ) -> Iterator[tuple[int, Completion | Failure]]:
+        """Answer any number of prompts, each outcome as soon as it is there.
+
+        Prompts are drawn only as fast as they are answered and the outcomes are taken: as many
+        are under way as keep the model busy, so that memory does not grow with their number.
+        Prompts may be drawn in another thread. Closing the iterator gives up what is under way.
+
+        Yields:
+            The number of the prompt, from 0, and its outcome; in any order, each once.
+
+        Raises:
+            BackendError: as ``generate`` does.
+        """
         ...
 
     def close(self) -> None:

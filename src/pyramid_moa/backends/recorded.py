@@ -1,6 +1,6 @@
 """Answers that were given before, replayed: no model runs."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from pyramid_moa.backends.protocol import Completion, Failure, Prompt, Sampling
 from pyramid_moa.records import Generation
@@ -38,6 +38,13 @@ class RecordedBackend:
     ) -> list[Completion | Failure]:
         """Do the same: nothing here blocks."""
         return self.generate(prompts, sampling)
+
+    def stream(
+        self, prompts: Iterable[Prompt], sampling: Sampling
+    ) -> Iterator[tuple[int, Completion | Failure]]:
+        """Give back what was recorded, in order."""
+        for index, prompt in enumerate(prompts):
+            yield index, self._replay(prompt)
 
     def close(self) -> None:
         """Nothing to give back."""

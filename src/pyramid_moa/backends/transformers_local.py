@@ -3,8 +3,9 @@
 import asyncio
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import Any, cast
 
@@ -32,6 +33,8 @@ __all__ = ["TransformersBackend"]
 # A token stands for at least one byte of text and no tokenizer in use merges more than this many
 # characters on average: longer prompts are refused before they are tokenised.
 _MOST_CHARACTERS_PER_TOKEN = 32
+# Batches whose prompts are drawn at once: rows of like length are then found among them.
+_DRAWN_BATCHES = 4
 
 
 class TransformersBackend:
@@ -131,6 +134,15 @@ class TransformersBackend:
     ) -> list[Completion | Failure]:
         """Do the same in a thread."""
         return await asyncio.to_thread(self.generate, prompts, sampling)
+
+    def stream(
+        self, prompts: Iterable[Prompt], sampling: Sampling
+    ) -> Iterator[tuple[int, Completion | Failure]]:
+        """Answer prompts, some batches at a time; see ``Backend.stream``."""
+        todo, first = iter(prompts), 0
+        while drawn := list(islice(todo, _DRAWN_BATCHES * self._spec.batch_size)):
+            yield from enumerate(self.generate(drawn, sampling), start=first)
+            first += len(drawn)
 
     def close(self) -> None:
         """Forget the model, so that its memory can be used again."""

@@ -1,0 +1,97 @@
+"""A model's entry as arguments of vLLM: the same for an engine in this process and a server."""
+
+import json
+import os
+import tempfile
+from pathlib import Path
+
+from pyramid_moa.backends.model_spec import ModelSpec
+from pyramid_moa.backends.protocol import HiddenStates
+from pyramid_moa.errors import BackendError
+
+__all__ = ["engine_arguments", "hidden_states_folder"]
+
+_CONNECTOR = "HiddenStatesConnector"
+_CONNECTOR_MODULE = "pyramid_moa.backends.vllm_connector"
+_WORKER = "pyramid_moa.backends.vllm_worker.HiddenStatesWorker"
+
+
+def engine_arguments(
+    spec: ModelSpec, *, hidden_states: HiddenStates | None, storage: Path | None
+) -> list[str]:
+    """Write a model's entry as vLLM's command line has it.
+
+    Args:
+        spec: the model's entry.
+        hidden_states: what the engine is to hand out beside the text; None for nothing.
+        storage: folder in which it leaves hidden states; needed where there are any.
+
+    Returns:
+        Arguments of ``vllm serve`` that concern the engine; those of the entry's ``extra_args``
+        come last, so that they win.
+
+    Raises:
+        BackendError: the model's configuration can't be read.
+    """
+    arguments = ["--model", spec.model, "--dtype", spec.dtype]
+    arguments += ["--tensor-parallel-size", str(spec.tensor_parallel_size)]
+    if spec.revision is not None:
+        arguments += ["--revision", spec.revision]
+    if spec.max_model_len is not None:
+        arguments += ["--max-model-len", str(spec.max_model_len)]
+    if spec.kv_cache_bytes is not None:
+        arguments += ["--kv-cache-memory-bytes", str(spec.kv_cache_bytes)]
+    if hidden_states is not None:
+        assert storage is not None
+        arguments += _hidden_states_arguments(spec, hidden_states, storage)
+    return [*arguments, *spec.extra_args]
+
+
+def hidden_states_folder(spec: ModelSpec) -> Path | None:
+    """Where a served model's hidden states are left for this machine to read; None for nowhere."""
+    if spec.hidden_states_dir is not None:
+        return Path(spec.hidden_states_dir)
+    if spec.port is not None:
+        return Path(tempfile.gettempdir()) / f"pyramid-moa-{os.getuid()}" / f"port-{spec.port}"
+    return None
+
+
+def _hidden_states_arguments(
+    spec: ModelSpec, hidden_states: HiddenStates, storage: Path
+) -> list[str]:
+    count = _layer_count(spec)
+    layers = sorted({layer if layer >= 0 else count + 1 + layer for layer in hidden_states.layers})
+    speculative = {
+        "method": "extract_hidden_states",
+        "num_speculative_tokens": 1,
+        "draft_model_config": {"hf_config": {"eagle_aux_hidden_state_layer_ids": layers}},
+    }
+    transfer = {
+        "kv_connector": _CONNECTOR,
+        "kv_connector_module_path": _CONNECTOR_MODULE,
+        "kv_role": "kv_producer",
+        "kv_connector_extra_config": {
+            "shared_storage_path": str(storage),
+            "layers": list(hidden_states.layers),
+        },
+    }
+    return [
+        *("--speculative-config", json.dumps(speculative)),
+        *("--kv-transfer-config", json.dumps(transfer)),
+        *("--worker-cls", _WORKER),
+    ]
+
+
+def _layer_count(spec: ModelSpec) -> int:
+    from transformers import AutoConfig
+
+    try:
+        config = AutoConfig.from_pretrained(
+            spec.model, revision=spec.revision, trust_remote_code=False
+        )
+    except Exception as error:  # the library lets through errors of many packages
+        raise BackendError(
+            f"model {spec.name!r}: expected a Hugging Face id that can be reached, or a folder "
+            f"with config.json; found {spec.model!r} ({type(error).__name__})"
+        ) from error
+    return int(config.get_text_config().num_hidden_layers)
