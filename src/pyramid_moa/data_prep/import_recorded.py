@@ -239,6 +239,8 @@ def _manifest(
             "generations": len(queries) * len(names),
             "failed": 0,
             "failed_by_model": dict.fromkeys(names, 0),
+            "retryable": 0,
+            "cost_usd": sum(row.cost_usd or 0.0 for own in rows for row in own),
         },
         complete=True,
         tokens_estimated=any(row.tokens_estimated for own in rows for row in own),
@@ -261,11 +263,14 @@ def _write(
         raise RunFolderError(f"{out}: can't make a folder there: {error.strerror}") from error
     try:
         folder = RunFolder(aside)
-        folder.create(queries)
+        folder.create(queries, part_rows=_CHUNK)
         for model, own in enumerate(rows):
             for chunk, first in enumerate(range(0, len(own), _CHUNK)):
                 folder.write_part(model, chunk, own[first : first + _CHUNK])
-        labels = label_queries(queries, rows[:-1], rows[-1], grader, reference=manifest.reference)
+        answers = [[row.answer for row in own] for own in rows]
+        labels = label_queries(
+            queries, answers[:-1], answers[-1], grader, reference=manifest.reference
+        )
         folder.write_labels(labels)
         write_manifest(aside, manifest)
         aside.rename(out)

@@ -19,7 +19,7 @@ __all__ = [
     "write_manifest",
 ]
 
-RUN_FORMAT_VERSION = 1
+RUN_FORMAT_VERSION = 2
 _FORMAT = "pyramid-moa run"
 
 
@@ -61,7 +61,8 @@ class Manifest:
         grader: name of the grader.
         splits: how queries were divided: ``hash``, or the one split all are in.
         pyramid: all that decides what the models answer.
-        counts: queries, generations and failed generations, in all and by model.
+        counts: queries, generations, failed generations in all and by model, those of them that
+            ``--resume`` asks for again, and what all of them have cost in US dollars.
         complete: whether every model has answered every query.
         tokens_estimated: whether any token count is an estimate.
         format_version: of the run folder.
