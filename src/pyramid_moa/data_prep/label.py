@@ -9,12 +9,13 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pyramid_moa.backends import generation_cost_usd, open_backend
+from pyramid_moa.backends import Backend, generation_cost_usd, open_backend
 from pyramid_moa.data_prep.budget import Budget
 from pyramid_moa.data_prep.datasets import LoadedDataset
 from pyramid_moa.data_prep.labels import label_queries
 from pyramid_moa.data_prep.manifest import Manifest, model_costs, read_manifest, write_manifest
 from pyramid_moa.data_prep.pyramid import Pyramid
+from pyramid_moa.data_prep.replayed_model import open_replayed
 from pyramid_moa.data_prep.run_folder import PART_ROWS, RunFolder
 from pyramid_moa.data_prep.run_tables import Label
 from pyramid_moa.data_prep.splits import assign_splits
@@ -118,7 +119,11 @@ def _label_model(
     # Hidden states are the router's evidence on members; the oracle's are not used.
     hidden = pyramid.hidden_states if model < len(pyramid.members) else None
     turn = Turn(folder, pyramid, model, budget=budget, strict=strict)
-    backend = open_backend(spec, hidden_states=hidden)
+    backend: Backend = (
+        open_replayed(spec, pyramid.prompt, load_grader(pyramid.grader))
+        if spec.backend == "recorded"
+        else open_backend(spec, hidden_states=hidden)
+    )
     try:
         total = folder.count_queries(pending)
         with Progress(f"label {spec.name}", total=total) as progress:

@@ -14,6 +14,7 @@ __all__ = [
     "RUN_FORMAT_VERSION",
     "Manifest",
     "ModelCost",
+    "model_cost",
     "model_costs",
     "read_manifest",
     "write_manifest",
@@ -100,7 +101,7 @@ class Manifest:
 
 def model_costs(pyramid: Pyramid) -> list[ModelCost]:
     """Prices of a pyramid's models, as its YAML has them."""
-    return [_model_cost(spec) for spec in pyramid.models]
+    return [model_cost(spec) for spec in pyramid.models]
 
 
 def read_manifest(run: Path) -> Manifest:
@@ -140,7 +141,8 @@ def write_manifest(run: Path, manifest: Manifest) -> None:
     write_text_atomically(run / "manifest.json", text + "\n")
 
 
-def _model_cost(spec: ModelSpec) -> ModelCost:
+def model_cost(spec: ModelSpec) -> ModelCost:
+    """What a model's tokens cost, as its entry has it."""
     return ModelCost(name=spec.name, price=spec.price, active_parameters=spec.active_parameters)
 
 
