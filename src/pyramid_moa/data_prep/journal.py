@@ -8,6 +8,7 @@ and counts as not there.
 import base64
 import errno
 import json
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,7 +45,8 @@ def append_to_journal(path: Path, row: Generation) -> None:
     with path.open("ab", buffering=0) as file:
         written = file.write(data)
     if written != len(data):
-        raise OSError(errno.ENOSPC, f"only {written} of {len(data)} bytes could be written", path)
+        # The system takes what still fits and reports no error.
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
 
 
 def read_journal(path: Path) -> dict[str, Generation]:

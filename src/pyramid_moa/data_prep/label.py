@@ -1,10 +1,12 @@
 """Labelling: every model of a pyramid answers every query of a data set, once."""
 
+import errno
 import math
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -61,7 +63,8 @@ def label(
         The manifest of the finished run.
 
     Raises:
-        RunFolderError: the folder is another run's, or is there without ``resume``.
+        RunFolderError: the folder is another run's, or is there without ``resume``; or the disk is
+            full, and what was generated is kept.
         BudgetError: ``max_usd`` is reached; what was generated is kept.
         DataError: a question can't be stored; or, with ``strict``, a generation failed, and what
             was generated is kept.
@@ -69,43 +72,67 @@ def label(
             Where nothing has been generated yet, no folder is left behind.
         ConfigError: ``max_usd`` is not an amount.
     """
+    _check_options(split, max_usd)
+    wanted = _manifest(dataset, pyramid, split)
+    folder = RunFolder(out)
+    fresh = not (out / "manifest.json").exists()
+    if fresh:
+        folder.check_free()
+    elif not resume:
+        raise RunFolderError(
+            f"{out}: there is a run already; --resume goes on with it, another --out starts afresh"
+        )
+    if not dataset.has_gold:
+        say("not every question has gold: labels and figures are against the oracle's answers")
+    with folder.locked(), _keeping(folder, fresh=fresh):
+        _open_folder(folder, wanted, _queries(dataset, split))
+        found = read_manifest(out)
+        if not _is_finished(folder, found):
+            say(_estimate(folder, pyramid, dataset.count))
+            budget = Budget(max_usd, spent_usd=_spent(folder, pyramid))
+            for model in range(len(pyramid.models)):
+                _label_model(folder, pyramid, model, budget=budget, strict=strict)
+            found = _finish(folder, pyramid, wanted)
+        # Prices may have changed since: they are no part of what makes a run the same.
+        done = replace(found, costs=wanted.costs, price_note=wanted.price_note)
+        write_manifest(out, done)
+        _check_strict(folder, done, strict)
+    say(_closing_line(folder, done))
+    return done
+
+
+def _check_options(split: str | None, max_usd: float | None) -> None:
     if split is not None and not split.strip():
         raise ConfigError("--split: expected a name, found an empty one")
     if max_usd is not None and not max_usd >= 0:
         raise ConfigError(f"--max-usd: expected 0 US dollars or more, found {max_usd}")
-    wanted = _manifest(dataset, pyramid, split)
-    folder = RunFolder(out)
-    if not resume and (out / "manifest.json").exists():
-        raise RunFolderError(
-            f"{out}: there is a run already; --resume goes on with it, another --out starts afresh"
-        )
-    fresh = not (out / "manifest.json").exists()
-    if fresh:
-        folder.check_free()
-    if not dataset.has_gold:
-        say("not every question has gold: labels and figures are against the oracle's answers")
-    with folder.locked():
-        try:
-            _open_folder(folder, wanted, _queries(dataset, split))
-            found = read_manifest(out)
-            whole = found.complete and folder.is_whole(len(pyramid.models))
-            if whole and not found.counts["retryable"]:
-                # Prices may have changed since: they are no part of what makes a run the same.
-                done = replace(wanted, **_progress_of(found))
-            else:
-                say(_estimate(folder, pyramid, dataset.count))
-                budget = Budget(max_usd, spent_usd=_spent(folder, pyramid))
-                for model in range(len(pyramid.models)):
-                    _label_model(folder, pyramid, model, budget=budget, strict=strict)
-                done = replace(wanted, **_finish(folder, pyramid, wanted.reference))
-            write_manifest(out, done)
-            _check_strict(folder, done, strict)
-        except PyramidError:
-            if fresh and not folder.has_parts():
-                folder.discard()
+
+
+@contextmanager
+def _keeping(folder: RunFolder, *, fresh: bool) -> Iterator[None]:
+    """Leave nothing behind of a new run that has not begun, and say how another goes on."""
+    try:
+        yield
+    except PyramidError:
+        if fresh and not folder.has_parts():
+            folder.discard()
+        raise
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
-    say(_closing_line(folder, done))
-    return done
+        raise RunFolderError(
+            f"{folder.path}: {os.strerror(error.errno)}; what was generated is kept: make room, "
+            "and --resume goes on"
+        ) from error
+
+
+def _is_finished(folder: RunFolder, manifest: Manifest) -> bool:
+    """Whether every query has been answered, and no answer may be better the next time."""
+    return (
+        manifest.complete
+        and not manifest.counts["retryable"]
+        and folder.is_whole(len(manifest.models))
+    )
 
 
 def _label_model(
@@ -226,18 +253,9 @@ def _spent(folder: RunFolder, pyramid: Pyramid) -> float:
     )
 
 
-def _progress_of(manifest: Manifest) -> dict[str, Any]:
-    """What a manifest says of how far its run got."""
-    return {
-        "counts": manifest.counts,
-        "complete": manifest.complete,
-        "tokens_estimated": manifest.tokens_estimated,
-    }
-
-
-def _finish(folder: RunFolder, pyramid: Pyramid, reference: str) -> dict[str, Any]:
-    """Write the labels; what the manifest of the finished run says of it."""
-    folder.write_labels(_labels(folder, pyramid, reference))
+def _finish(folder: RunFolder, pyramid: Pyramid, wanted: Manifest) -> Manifest:
+    """Write the labels and count; the manifest of the finished run."""
+    folder.write_labels(_labels(folder, pyramid, wanted.reference))
     failed: dict[str, int] = {}
     generations = retryable = 0
     estimated, usd = False, 0.0
@@ -258,7 +276,7 @@ def _finish(folder: RunFolder, pyramid: Pyramid, reference: str) -> dict[str, An
         "retryable": retryable,
         "cost_usd": usd,
     }
-    return {"counts": counts, "complete": True, "tokens_estimated": estimated}
+    return replace(wanted, counts=counts, complete=True, tokens_estimated=estimated)
 
 
 def _labels(folder: RunFolder, pyramid: Pyramid, reference: str) -> Iterator[Label]:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file, save
 
 from pyramid_moa.atomic_files import remove_leftovers, written_aside
 from pyramid_moa.data_prep.journal import read_journal
@@ -171,7 +171,8 @@ class RunFolder:
         tensors = _stack_hidden_states(generations)
         if tensors:
             with written_aside(self.hidden_states_path / f"{name}.safetensors") as aside:
-                save_file(tensors, aside)
+                # Not save_file: a full disk is then an OSError like any other.
+                aside.write_bytes(save(tensors))
         # This rename is what makes the chunk done.
         _write_parquet(self.generations_path / f"{name}.parquet", generations_to_table(generations))
 
