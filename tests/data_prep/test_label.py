@@ -522,7 +522,7 @@ def test_the_embedded_models_answer_word_problems(tmp_path):
         assert all(row.logprobs is not None for row in run.generations[spec.name])
         (states,) = run.hidden_states[spec.name].values()
         assert len(states) == 24
-        assert states.any(axis=1).all()
+        assert states[:].any(axis=1).all()
 
 
 def test_a_folder_with_other_files_is_left_alone(pyramid, dataset, tmp_path):

@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import save_file
 
 from pyramid_moa.atomic_files import remove_leftovers, written_aside
+from pyramid_moa.data_prep.mapped_rows import MappedRows, RowsFile, find_widths
 from pyramid_moa.data_prep.run_tables import (
     GENERATIONS,
     LABELS,
@@ -172,31 +173,33 @@ class RunFolder:
             for row in generations_from_table(_read_parquet(path, GENERATIONS))
         ]
 
-    def read_hidden_states(self, model: int) -> "dict[str, NDArray[np.float16]]":
-        """All hidden states of a model.
+    def read_hidden_states(self, model: int) -> dict[str, MappedRows]:
+        """All hidden states of a model, which stay in their files until rows are asked for.
 
         Returns:
             Arrays of shape [queries, hidden size] by ``layer<k>/<pooling>``; rows of failed
             generations are zero. Empty where none were kept.
+
+        Raises:
+            RunFolderError: a file is damaged, or the parts differ in what they hold.
         """
-        parts, answered = [], []
+        parts, answered, widths = [], [], []
         for path in sorted(self.generations_path.glob(f"m{model:02d}-*.parquet")):
-            errors = _read_parquet(path, GENERATIONS)["error"]
-            answered.append(np.asarray(errors.is_null()))
-            parts.append(self._hidden_part(path.stem, len(errors)))
-        example = next((part for part in parts if part), {})
-        widths = {key: values.shape[1] for key, values in example.items()}
-        for index, (part, rows) in enumerate(zip(parts, answered, strict=True)):
-            if not part and not rows.any():
-                parts[index] = {
-                    key: np.zeros((len(rows), width), np.float16) for key, width in widths.items()
-                }
-            elif {key: values.shape[1] for key, values in part.items()} != widths:
+            own = _read_answered(path)
+            file = self.hidden_states_path / f"{path.stem}.safetensors"
+            there = file.is_file()
+            parts.append(RowsFile(path=file if there else None, rows=len(own)))
+            answered.append(bool(own.any()))
+            widths.append(find_widths(file, rows=len(own)) if there else {})
+        example = next((found for found in widths if found), {})
+        for found, any_answer in zip(widths, answered, strict=True):
+            # Where every answer failed there is nothing to keep, and no file.
+            if found != example and (found or any_answer):
                 raise RunFolderError(
                     f"{self.hidden_states_path}: the parts of model {model} differ in their "
                     "hidden states, or one is missing; label again into a new folder"
                 )
-        return {key: np.concatenate([part[key] for part in parts]) for key in sorted(example)}
+        return {key: MappedRows(key, parts, example[key]) for key in sorted(example)}
 
     def write_labels(self, labels: Sequence[Label]) -> None:
         """Write the labels in one step."""
@@ -210,19 +213,9 @@ class RunFolder:
         path = self.hidden_states_path / f"{name}.safetensors"
         if not path.is_file():
             return {}
-        try:
-            tensors = load_file(path)
-        except Exception as error:
-            raise RunFolderError(
-                f"{path}: damaged ({error}); remove it with its part in generations/ and resume"
-            ) from error
-        for key, values in tensors.items():
-            if values.ndim != 2 or len(values) != rows or values.dtype != np.float16:
-                raise RunFolderError(
-                    f"{path}: expected {rows} float16 rows of {key}, found an array of shape "
-                    f"{values.shape} of {values.dtype}"
-                )
-        return tensors
+        part = RowsFile(path=path, rows=rows)
+        widths = find_widths(path, rows=rows)
+        return {key: MappedRows(key, [part], width)[:] for key, width in widths.items()}
 
 
 def _part_name(model: int, chunk: int) -> str:
@@ -256,13 +249,26 @@ def _write_parquet(path: Path, table: pa.Table) -> None:
         pq.write_table(table, aside, compression="zstd")
 
 
+def _read_answered(path: Path) -> "NDArray[np.bool_]":
+    """Which generations of a part did not fail; nothing else of it is read."""
+    try:
+        errors = pq.read_table(path, columns=["error"])["error"]
+    except (OSError, pa.ArrowException) as error:
+        raise _unreadable(path, error) from error
+    return np.asarray(errors.is_null())
+
+
+def _unreadable(path: Path, error: Exception) -> RunFolderError:
+    return RunFolderError(
+        f"{path}: expected a parquet table of a run, found none that can be read ({error})"
+    )
+
+
 def _read_parquet(path: Path, schema: pa.Schema) -> pa.Table:
     try:
         table = pq.read_table(path)
     except (OSError, pa.ArrowException) as error:
-        raise RunFolderError(
-            f"{path}: expected a parquet table of a run, found none that can be read ({error})"
-        ) from error
+        raise _unreadable(path, error) from error
     if table.schema.names != schema.names or table.schema.types != schema.types:
         raise RunFolderError(
             f"{path}: expected the columns {', '.join(schema.names)} of a run, found "
