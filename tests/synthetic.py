@@ -102,11 +102,13 @@ def write_run(path: Path, *, count: int = 240, seed: int = 1, failures: bool = T
     """
     rng = np.random.default_rng(seed)
     data = asked(count, seed=seed, slips=0.0)
-    queries = assign_splits(
-        [
-            Query(query_id=f"q{number:03d}", question=row.question, gold=row.gold)
-            for number, row in enumerate(data)
-        ]
+    queries = list(
+        assign_splits(
+            [
+                Query(query_id=f"q{number:03d}", question=row.question, gold=row.gold)
+                for number, row in enumerate(data)
+            ]
+        )
     )
     directions = {name: rng.normal(size=HIDDEN_SIZE) for name in MEMBERS}
     generations = [

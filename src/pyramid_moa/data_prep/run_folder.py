@@ -18,10 +18,11 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from safetensors.numpy import load_file, save
+from safetensors.numpy import save
 
 from pyramid_moa.atomic_files import remove_leftovers, written_aside
 from pyramid_moa.data_prep.journal import read_journal
+from pyramid_moa.data_prep.mapped_rows import MappedRows, RowsFile, find_widths
 from pyramid_moa.data_prep.run_tables import (
     GENERATIONS,
     LABELS,
@@ -229,31 +230,33 @@ class RunFolder:
             for row in generations_from_table(_read_parquet(path, GENERATIONS))
         ]
 
-    def read_hidden_states(self, model: int) -> "dict[str, NDArray[np.float16]]":
-        """All hidden states of a model.
+    def read_hidden_states(self, model: int) -> dict[str, MappedRows]:
+        """All hidden states of a model, which stay in their files until rows are asked for.
 
         Returns:
             Arrays of shape [queries, hidden size] by ``layer<k>/<pooling>``; rows of failed
             generations are zero. Empty where none were kept.
+
+        Raises:
+            RunFolderError: a file is damaged, or the parts differ in what they hold.
         """
-        parts, answered = [], []
+        parts, answered, widths = [], [], []
         for path in self._parts(model):
-            errors = _read_parquet(path, GENERATIONS)["error"]
-            answered.append(np.asarray(errors.is_null()))
-            parts.append(self._hidden_part(path.stem, len(errors)))
-        example = next((part for part in parts if part), {})
-        widths = {key: values.shape[1] for key, values in example.items()}
-        for index, (part, rows) in enumerate(zip(parts, answered, strict=True)):
-            if not part and not rows.any():
-                parts[index] = {
-                    key: np.zeros((len(rows), width), np.float16) for key, width in widths.items()
-                }
-            elif {key: values.shape[1] for key, values in part.items()} != widths:
+            own = np.asarray(_read_parquet(path, GENERATIONS, ["error"])["error"].is_null())
+            file = self.hidden_states_path / f"{path.stem}.safetensors"
+            there = file.is_file()
+            parts.append(RowsFile(path=file if there else None, rows=len(own)))
+            answered.append(bool(own.any()))
+            widths.append(find_widths(file, rows=len(own)) if there else {})
+        example = next((found for found in widths if found), {})
+        for found, any_answer in zip(widths, answered, strict=True):
+            # Where every answer failed there is nothing to keep, and no file.
+            if found != example and (found or any_answer):
                 raise RunFolderError(
                     f"{self.hidden_states_path}: the parts of model {model} differ in their "
                     "hidden states, or one is missing; label again into a new folder"
                 )
-        return {key: np.concatenate([part[key] for part in parts]) for key in sorted(example)}
+        return {key: MappedRows(key, parts, example[key]) for key in sorted(example)}
 
     def write_labels(self, labels: Iterable[Label]) -> None:
         """Write the labels in one step, in the order of the queries."""
@@ -274,19 +277,9 @@ class RunFolder:
         path = self.hidden_states_path / f"{name}.safetensors"
         if not path.is_file():
             return {}
-        try:
-            tensors = load_file(path)
-        except Exception as error:
-            raise RunFolderError(
-                f"{path}: damaged ({error}); remove it with its part in generations/ and resume"
-            ) from error
-        for key, values in tensors.items():
-            if values.ndim != 2 or len(values) != rows or values.dtype != np.float16:
-                raise RunFolderError(
-                    f"{path}: expected {rows} float16 rows of {key}, found an array of shape "
-                    f"{values.shape} of {values.dtype}"
-                )
-        return tensors
+        part = RowsFile(path=path, rows=rows)
+        widths = find_widths(path, rows=rows)
+        return {key: MappedRows(key, [part], width)[:] for key, width in widths.items()}
 
 
 def _part_name(model: int, chunk: int) -> str:
