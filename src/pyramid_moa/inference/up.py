@@ -1,7 +1,6 @@
 """``pyramid-moa up``: the vLLM servers of a pyramid's entries with a port, started and kept."""
 
 import asyncio
-import contextlib
 import os
 import re
 import signal
@@ -33,6 +32,7 @@ from pyramid_moa.progress import Progress
 __all__ = ["up"]
 
 _LONGEST_SLUG = 60
+_PROGRESS_EVERY_S = 0.2
 
 Command = Callable[[ModelSpec, HiddenStates | None], list[str]]
 
@@ -145,12 +145,9 @@ async def _run(
 ) -> bool:
     """Start, keep and stop all; whether all were up when it was told to stop."""
     interrupts = _Interrupts(servers)
-    all_up = False
+    all_up = asyncio.Event()
     try:
-        await _start_all(servers)
-        all_up = True
-        when_up()
-        await _all(server.keep() for server in servers)
+        await _start_and_keep(servers, all_up, when_up)
     except asyncio.CancelledError:
         if not interrupts.seen:
             raise
@@ -159,7 +156,7 @@ async def _run(
         say(f"stopping {len(servers)} server{'s' if len(servers) > 1 else ''}")
         await asyncio.gather(*(server.stop() for server in servers))
         interrupts.close()
-    return all_up
+    return all_up.is_set()
 
 
 class _Interrupts:
@@ -194,30 +191,30 @@ class _Interrupts:
         self.seen = True
 
 
-async def _start_all(servers: Sequence[SupervisedServer]) -> None:
+async def _start_and_keep(
+    servers: Sequence[SupervisedServer], all_up: asyncio.Event, when_up: Callable[[], None]
+) -> None:
+    """Start all and keep each from its own start on, without end."""
     waiting = [server.plan.name for server in servers]
-    with Progress("servers up", total=len(servers)) as progress:
 
-        def note() -> str:
-            return f"waiting for {', '.join(waiting)}" if waiting else ""
+    async def start_and_keep(server: SupervisedServer) -> None:
+        await server.start()
+        waiting.remove(server.plan.name)
+        await server.keep()
 
-        async def start(server: SupervisedServer) -> None:
-            await server.start()
-            waiting.remove(server.plan.name)
-            progress.advance(note=note())
+    async def show_progress() -> None:
+        done = 0
+        with Progress("servers up", total=len(servers)) as progress:
+            while waiting:
+                await asyncio.sleep(_PROGRESS_EVERY_S)
+                steps = len(servers) - len(waiting) - done
+                note = f"waiting for {', '.join(waiting)}" if waiting else ""
+                progress.advance(steps, note=note)
+                done += steps
+        all_up.set()
+        when_up()
 
-        async def tick() -> None:
-            while True:
-                await asyncio.sleep(1.0)
-                progress.advance(0, note=note())
-
-        ticking = asyncio.create_task(tick())
-        try:
-            await _all(start(server) for server in servers)
-        finally:
-            ticking.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await ticking
+    await _all([*map(start_and_keep, servers), show_progress()])
 
 
 async def _all(works: Iterable[Coroutine[None, None, None]]) -> None:
