@@ -315,6 +315,27 @@ def test_an_old_log_that_has_grown_is_put_aside(run, monkeypatch):
     assert "xxx" not in log.read_text()
 
 
+def test_servers_that_share_a_gpu_start_one_after_the_other(run, tmp_path, monkeypatch):
+    # Only the order is looked at: the stand-ins need no GPU.
+    monkeypatch.setattr("pyramid_moa.inference.up.has_gpu", lambda: True)
+    starts = {name: tmp_path / name for name in ("one", "two", "three")}
+    one, two, three = (
+        ModelSpec(name=name, model="m", backend="vllm", port=free_port(), devices=devices)
+        for name, devices in (("one", [0]), ("two", [0, 1]), ("three", [2]))
+    )
+    run(
+        Pyramid(members=[one, two], oracles=[three]),
+        when_up=interrupt,
+        **{name: ["--starts", str(path)] for name, path in starts.items()},
+    )
+    (sentence,) = run.says("share GPU")
+    assert sentence.startswith("one and two share GPU 0: ")
+    begun = {name: float(path.read_text().split()[1]) for name, path in starts.items()}
+    # A start is over when health was found, which is looked for every 0.3 s.
+    assert abs(begun["one"] - begun["two"]) >= 0.3
+    assert begun["three"] < max(begun["one"], begun["two"])
+
+
 def test_keys_reach_only_their_own_server(run, monkeypatch):
     monkeypatch.setenv("SMALL_SECRET", "key-of-small")
     monkeypatch.setenv("OTHER_API_KEY", "key-of-others")
