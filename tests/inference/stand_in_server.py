@@ -49,6 +49,7 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("port", type=int)
     parser.add_argument("--dies-at-start", action="store_true")
+    parser.add_argument("--loads-for", type=float, default=0.0)
     parser.add_argument("--never-serves", action="store_true")
     parser.add_argument("--dies-after", type=float)
     parser.add_argument("--ill-after", type=float)
@@ -71,8 +72,7 @@ def main():
     if options.dies_at_start:
         say("no memory left")
         sys.exit(3)
-    if options.never_serves:
-        time.sleep(600)
+    time.sleep(600.0 if options.never_serves else options.loads_for)
     if faulty:
         failing = threading.Thread(
             target=fail, args=(options.dies_after, options.ill_after), daemon=True
