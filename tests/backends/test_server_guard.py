@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -22,6 +23,14 @@ if sys.argv[1] in ("stubborn", "parent", "short"):
     subprocess.Popen([sys.executable, "-c", child], process_group=0)
 else:
     print("ready", flush=True)
+if sys.argv[1] == "sharing":
+    # Held by a child as well, so that the tracker of them both sees no end at first.
+    import multiprocessing
+    from multiprocessing.shared_memory import SharedMemory
+
+    memory = SharedMemory(create=True, size=1000)
+    multiprocessing.get_context("fork").Process(target=time.sleep, args=(600,)).start()
+    print(memory.name, flush=True)
 if sys.argv[1] == "short":
     time.sleep(0.5)
     sys.exit(5)
@@ -100,6 +109,21 @@ def test_what_a_killed_server_leaves_is_killed(guarded):
     assert gone(process.pid, within_s=0)
 
 
+def test_shared_memory_of_a_killed_server_is_freed(guarded):
+    process = guarded("sharing")
+    name = process.stdout.readline().decode().strip()
+    assert Path("/dev/shm", name).exists()
+    server = next(
+        pid
+        for pid in session_members(process.pid)
+        if b"sharing" in Path(f"/proc/{pid}/cmdline").read_bytes() and pid != process.pid
+    )
+    os.kill(server, signal.SIGKILL)
+    assert process.wait(20) == 128 + signal.SIGKILL
+    assert not Path("/dev/shm", name).exists()
+    assert gone(process.pid, within_s=0)
+
+
 def test_told_to_stop_itself_it_does_not_wait(guarded):
     process = guarded("stubborn", stop_s=600.0)
     process.stdin.close()
@@ -145,7 +169,7 @@ def test_ending_a_session_spares_one_process():
     process = subprocess.Popen(
         [sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=True
     )
-    assert end_session(process.pid, spare=process.pid) == []
+    assert end_session(process.pid, spared=[process.pid]) == []
     assert session_members(process.pid) == [process.pid]
     assert end_session(process.pid) == []
     assert process.wait(10) == -signal.SIGKILL

@@ -3,6 +3,7 @@
 import contextlib
 import importlib.util
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -141,6 +142,13 @@ def end(process):
         end_session(guard)
 
 
+def shared_memory(guard):
+    """Files in shared memory that a server's processes have in use."""
+    maps = "".join(Path(f"/proc/{pid}/maps").read_text() for pid in session_members(guard))
+    named = re.findall(r"(/dev/shm/\S+)$", maps, flags=re.MULTILINE)
+    return {path for path in map(Path, named) if path.exists()}
+
+
 def assert_nothing_left(running, guards, *, within_s):
     wait_until(
         lambda: not any(session_members(guard) for guard in guards.values()),
@@ -185,10 +193,13 @@ def test_two_servers_from_start_to_stop(start_up, environment):
 
     # One is killed: it comes back, with all that belonged to the killed one gone.
     before = running.guards()[running.ports["member-a"]]
+    shared = shared_memory(before)
+    assert shared
     os.kill(member, signal.SIGKILL)
     running.wait_for("member-a: healthy again")
     assert "member-a: the server was ended by SIGKILL; restart 1 of at most 5" in running.err()
     assert not session_members(before)
+    assert not [path for path in shared if path.exists()]
     assert running.server("member-b") == other
     assert running.ask("member-a", "member-a")
 
@@ -203,9 +214,12 @@ def test_two_servers_from_start_to_stop(start_up, environment):
 def test_nothing_survives_when_up_is_killed(start_up):
     running = start_up()
     guards = running.guards()
+    shared = {path for guard in guards.values() for path in shared_memory(guard)}
+    assert shared
     running.process.kill()
     running.process.wait(10)
     assert_nothing_left(running, guards, within_s=60)
+    assert not [path for path in shared if path.exists()]
 
 
 @pytest.mark.slow

@@ -19,7 +19,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 __all__ = ["end_session", "session_members"]
@@ -28,6 +28,7 @@ _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 _LOOK_EVERY_S = 0.1
 _KILL_WITHIN_S = 10.0
+_TRACKERS_WITHIN_S = 10.0
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -63,12 +64,43 @@ def main(arguments: Sequence[str]) -> int:
             time.sleep(_LOOK_EVERY_S)
         if server.poll() is None and not hurry.is_set():
             sys.stderr.write(f"still there {stop_s:g} s after SIGTERM: killing the server\n")
-    end_session(os.getpid(), spare=os.getpid())
+    _end_what_is_left()
     status = server.wait()
-    with contextlib.suppress(ChildProcessError):
-        while os.waitpid(-1, os.WNOHANG)[0]:
-            pass
+    _reap()
     return status if status >= 0 else 128 - status
+
+
+def _end_what_is_left() -> None:
+    """Kill the rest of this session, those last that free the shared memory of the others.
+
+    Python's multiprocessing starts a tracker beside its processes, which removes their shared
+    memory and semaphores once they have all ended. Killed with them, it would leave hundreds of
+    megabytes behind.
+    """
+    this = os.getpid()
+    trackers = [member for member in session_members(this) if _is_tracker(member)]
+    end_session(this, spared=(this, *trackers))
+    deadline = time.monotonic() + _TRACKERS_WITHIN_S
+    while session_members(this) != [this] and time.monotonic() < deadline:
+        time.sleep(0.02)
+    end_session(this, spared=(this,))
+
+
+def _is_tracker(process: int) -> bool:
+    try:
+        command = Path(f"/proc/{process}/cmdline").read_bytes()
+    except OSError:  # it has ended meanwhile
+        return False
+    return b"multiprocessing.resource_tracker" in command
+
+
+def _reap() -> None:
+    """Wait for what is dying: only then are memory and devices free for the next server."""
+    deadline = time.monotonic() + _KILL_WITHIN_S
+    with contextlib.suppress(ChildProcessError):  # there is nobody left to wait for
+        while time.monotonic() < deadline:
+            if not os.waitpid(-1, os.WNOHANG)[0]:
+                time.sleep(0.02)
 
 
 def session_members(session: int) -> list[int]:
@@ -85,19 +117,19 @@ def session_members(session: int) -> list[int]:
     return members
 
 
-def end_session(session: int, *, spare: int | None = None) -> list[int]:
+def end_session(session: int, *, spared: Collection[int] = ()) -> list[int]:
     """Kill all processes of a session and wait until they are gone.
 
     Args:
         session: its id, the process id of its head.
-        spare: a process to leave alone.
+        spared: processes to leave alone.
 
     Returns:
         Those that were still there after ten seconds, such as one that waits for a device.
     """
     deadline = time.monotonic() + _KILL_WITHIN_S
     while True:
-        left = [member for member in session_members(session) if member != spare]
+        left = [member for member in session_members(session) if member not in spared]
         if not left or time.monotonic() > deadline:
             return left
         for member in left:

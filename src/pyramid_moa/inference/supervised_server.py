@@ -25,7 +25,7 @@ _TAIL_LINES = 40
 _LOOK_EVERY_S = 0.1
 _CHECK_START_EVERY_S = 0.3
 # Beyond the guard's own limits: then it is killed with the rest.
-_GUARD_SPARE_S = 20.0
+_GUARD_SPARE_S = 40.0
 _SIGNALLED = 128
 
 
