@@ -54,6 +54,13 @@ def test_a_folder_beside_the_file_is_found_from_anywhere(path, tmp_path, monkeyp
     assert found.oracle.model == "served"
 
 
+def test_a_model_with_a_port_is_a_folder_however_it_is_reached(path, tmp_path):
+    served = 'model: served, backend: openai, base_url: "http://127.0.0.1:1/v1"'
+    assert served in YAML
+    path.write_text(YAML.replace(served, "model: served, backend: openai, port: 8001"))
+    assert load_pyramid(path).oracle.model == str(tmp_path / "served")
+
+
 def test_the_embedded_pyramid_goes_by_its_name(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     found = load_pyramid("embedded")

@@ -177,7 +177,7 @@ def _resolve(spec: ModelSpec, entry: dict[str, Any], folder: Path) -> ModelSpec:
     if spec.backend == "recorded":
         table, name = table_and_name(spec.model)
         return replace(spec, model=f"{(folder / table).resolve()}::{name}")
-    if spec.backend in ("transformers", "vllm"):
+    if spec.backend in ("transformers", "vllm") or spec.port is not None:
         beside = folder / spec.model
         if beside.is_dir():
             return replace(spec, model=str(beside.resolve()))
