@@ -8,7 +8,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from transformers import LogitsProcessor
 
@@ -17,6 +16,7 @@ from pyramid_moa.backends.protocol import HiddenStates
 from pyramid_moa.backends.stop_texts import StopTexts
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
 
 __all__ = ["GenerationRecorder"]

@@ -204,7 +204,7 @@ class HiddenStatesConnector(ExampleHiddenStatesConnector):  # type: ignore[misc]
         write_states(Path(filename), self._pooled(states[prompt_length - 1 :]))
 
     def _pooled(self, states: "NDArray[np.float32]") -> "dict[str, NDArray[np.float32]]":
-        vectors = {}
+        vectors: dict[str, NDArray[np.float32]] = {}
         for layer, index in self._kept_at.items():
             rows = states[:, index]
             if layer in self.last_layers:

@@ -163,7 +163,8 @@ def _resolve(spec: ModelSpec, entry: dict[str, Any], folder: Path) -> ModelSpec:
     """Make a folder beside the YAML file absolute; anything else is a model id."""
     # Parsed again as YAML on the way, a quoted "12" would have become a number.
     spec = replace(spec, extra_body=entry.get("extra_body", {}))
-    if spec.backend in ("transformers", "vllm"):
+    # What stands in an entry without a port and with a base_url is the name that a server knows.
+    if spec.backend in ("transformers", "vllm") or spec.port is not None:
         beside = folder / spec.model
         if beside.is_dir():
             return replace(spec, model=str(beside.resolve()))
