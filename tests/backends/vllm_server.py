@@ -17,7 +17,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
 
@@ -73,6 +73,10 @@ class VllmServer:
     process: "subprocess.Popen[bytes]"
     log: Path
     start_s: float
+
+    def spec_as_served(self) -> ModelSpec:
+        """Its entry for a client, which knows the model by the name that is served."""
+        return replace(self.spec, model=self.served_name, max_retries=0)
 
 
 def skip_without_vllm() -> None:

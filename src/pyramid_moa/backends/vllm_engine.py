@@ -200,8 +200,8 @@ def _process_state() -> Iterator[None]:
     python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002 - the global one
     try:
         with torch.random.fork_rng(), warnings.catch_warnings():
-            # vLLM looks through all modules and touches names that torch wants to be rid of.
-            warnings.filterwarnings("ignore", category=FutureWarning, module=r"vllm\.")
+            # While it is imported and starts, vLLM calls much that torch wants to be rid of.
+            warnings.simplefilter("ignore")
             yield
     finally:
         torch.set_num_threads = set_num_threads
