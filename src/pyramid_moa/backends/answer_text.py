@@ -1,11 +1,12 @@
 """The text of a generated answer, cut before its stop text, and the characters of each token."""
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 from typing import Any, cast
 
-__all__ = ["AnswerText", "answer_text", "find_stop"]
+__all__ = ["AnswerText", "answer_length", "answer_text", "find_stop"]
 
 _OPTIONS = {"skip_special_tokens": True, "clean_up_tokenization_spaces": False}
 
@@ -46,6 +47,28 @@ def answer_text(
         return AnswerText(text=text, spans=spans, stopped=False)
     clipped = [(min(start, cut), min(end, cut)) for start, end in spans]
     return AnswerText(text=text[:cut], spans=clipped, stopped=True)
+
+
+def answer_length(
+    tokenizer: Any,  # noqa: ANN401 - untyped library
+    ids: Sequence[int],
+    stop: Sequence[str],
+) -> int | None:
+    """Count the tokens up to the one that completes a stop text; None where there is none.
+
+    Args:
+        tokenizer: a tokenizer of transformers.
+        ids: the generated tokens.
+        stop: texts that end an answer.
+    """
+    ids = list(ids)
+
+    def holds(count: int) -> bool:
+        return find_stop(cast("str", tokenizer.decode(ids[:count], **_OPTIONS)), stop) is not None
+
+    if not stop or not holds(len(ids)):
+        return None
+    return bisect_left(range(1, len(ids) + 1), True, key=holds) + 1
 
 
 def find_stop(text: str, stop: Sequence[str]) -> int | None:

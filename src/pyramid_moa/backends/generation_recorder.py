@@ -8,18 +8,18 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from transformers import LogitsProcessor
 
+from pyramid_moa.backends.hidden_states_file import to_float16
 from pyramid_moa.backends.protocol import HiddenStates
 from pyramid_moa.backends.stop_texts import StopTexts
-from pyramid_moa.errors import BackendError
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["GenerationRecorder", "to_float16"]
+__all__ = ["GenerationRecorder"]
 
 
 class GenerationRecorder(LogitsProcessor):
@@ -174,18 +174,3 @@ class GenerationRecorder(LogitsProcessor):
         # generate must not keep the states of every layer and step.
         output.hidden_states = None
         return output
-
-
-def to_float16(vector: "NDArray[np.float32]") -> "NDArray[np.float16]":
-    """Cast a hidden state, shape [H], for storing and for the router alike.
-
-    Raises:
-        BackendError: a value does not fit into float16.
-    """
-    largest = float(np.abs(vector).max(initial=0.0))
-    if not largest <= float(np.finfo(np.float16).max):
-        raise BackendError(
-            f"a hidden state does not fit into float16: expected values up to 65504, found "
-            f"{largest:g}; choose another layer in hidden_states.layers"
-        )
-    return vector.astype(np.float16)

@@ -114,11 +114,57 @@ class ModelSpec:
                     "a positive number or null",
                     self.active_parameters is None or 0 < self.active_parameters < math.inf,
                 ),
+                ("port", "1 to 65535, or null", self.port is None or 1 <= self.port <= 65535),
+                ("tensor_parallel_size", "1 or more", self.tensor_parallel_size >= 1),
+                (
+                    "devices",
+                    "numbers of GPUs, each once",
+                    min(self.devices, default=0) >= 0
+                    and len(set(self.devices)) == len(self.devices),
+                ),
+                ("kv_cache_bytes", "1 or more, or null", _is_positive(self.kv_cache_bytes)),
+                ("max_model_len", "1 or more, or null", _is_positive(self.max_model_len)),
             )
             if not good
         ]
+        problems += self._misplaced()
         if problems:
             raise ConfigError(f"model {self.name!r}: " + "; ".join(problems))
+
+    @property
+    def is_served(self) -> bool:
+        """Whether it is reached over HTTP, and not run in this process."""
+        return self.backend == "openai" or (self.backend == "vllm" and self.port is not None)
+
+    def _misplaced(self) -> list[str]:
+        """What this backend has no use for, or two answers to one question."""
+        problems = []
+        if self.port is not None and self.backend not in ("vllm", "openai"):
+            problems.append(
+                f"port: expected with backend vllm or openai, found with {self.backend}"
+            )
+        if self.port is not None and self.base_url is not None:
+            problems.append(
+                "port: expected without base_url, found both; port is for a server that "
+                "pyramid-moa up starts, base_url for any other"
+            )
+        if self.hidden_states_dir is not None and not (
+            self.is_served and (self.port is not None or self.base_url is not None)
+        ):
+            problems.append(
+                "hidden_states_dir: expected with backend openai and the base_url of a vLLM "
+                "server that has this folder too, found without"
+            )
+        if self.devices and len(self.devices) < self.tensor_parallel_size:
+            problems.append(
+                f"devices: expected tensor_parallel_size = {self.tensor_parallel_size} GPUs or "
+                f"more, found {len(self.devices)}"
+            )
+        return problems
+
+
+def _is_positive(value: int | None) -> bool:
+    return value is None or value >= 1
 
 
 def _is_name(name: str) -> bool:

@@ -6,13 +6,16 @@ import json
 import queue
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any, TypeVar, cast
 
+from pyramid_moa.backends.hidden_states_file import new_name
 from pyramid_moa.backends.loop_thread import LoopThread
 from pyramid_moa.backends.model_spec import ModelSpec
 from pyramid_moa.backends.openai_endpoint import endpoint_of
+from pyramid_moa.backends.openai_hidden_states import served_hidden_states
 from pyramid_moa.backends.openai_reply import model_ids, read_completion
-from pyramid_moa.backends.protocol import Completion, Failure, Prompt, Sampling
+from pyramid_moa.backends.protocol import Completion, Failure, HiddenStates, Prompt, Sampling
 from pyramid_moa.errors import BackendError, ConfigError
 
 __all__ = ["OpenAIBackend"]
@@ -20,7 +23,9 @@ __all__ = ["OpenAIBackend"]
 _T = TypeVar("_T")
 
 # Fields that decide what comes back: with others' values the answer could not be read.
-_OWN_FIELDS = frozenset({"echo", "logprobs", "messages", "model", "n", "prompt", "stream"})
+_OWN_FIELDS = frozenset(
+    {"echo", "kv_transfer_params", "logprobs", "messages", "model", "n", "prompt", "stream"}
+)
 _CHECK_S = 10.0
 _CHECK_RETRIES = 1
 _SHOWN_MODELS = 10
@@ -37,15 +42,16 @@ class OpenAIBackend:
     between calls and ``generate`` and ``agenerate`` share one bound on requests under way.
     """
 
-    hidden_keys: tuple[str, ...] = ()
-
-    def __init__(self, spec: ModelSpec) -> None:
+    def __init__(self, spec: ModelSpec, *, hidden_states: HiddenStates | None = None) -> None:
         """Prepare the client; nothing is sent yet.
 
         Args:
             spec: the model's entry.
+            hidden_states: what to keep of the hidden states, where the server shares a folder
+                with this machine; None keeps nothing.
 
         Raises:
+            BackendError: somebody else can write to the folder that the server shares.
             ConfigError: the key's environment variable is not set, base_url is no address, or
                 extra_body holds fields that are the backend's or that are no JSON.
         """
@@ -55,6 +61,8 @@ class OpenAIBackend:
         self.name = spec.name
         self.gives_logprobs = spec.logprobs
         self._spec = spec
+        self._hidden = served_hidden_states(spec, hidden_states)
+        self.hidden_keys = self._hidden.keys if self._hidden else ()
         self._endpoint = endpoint_of(spec)
         self._response_type = response_type()
         self._client = open_client(
@@ -69,7 +77,8 @@ class OpenAIBackend:
     def check(self) -> None:
         """Ask the server whether it is there, takes the key and knows the model.
 
-        Servers that keep no list of models pass.
+        Servers that keep no list of models pass. Where hidden states are wanted, one token is
+        asked for, to see that they come.
 
         Raises:
             BackendError: it is not, or does not; ``can_retry`` where it may be later.
@@ -201,15 +210,20 @@ class OpenAIBackend:
         import openai
 
         started = time.perf_counter()
+        name = new_name() if self._hidden else ""
         try:
-            body = await self._post(prompt, sampling)
-            return read_completion(
+            body = await self._post(prompt, sampling, name)
+            completion = read_completion(
                 body,
                 chat=prompt.messages is not None,
                 logprobs=self._spec.logprobs,
                 max_tokens=sampling.max_tokens,
                 latency_s=time.perf_counter() - started,
             )
+            if self._hidden is None:
+                return completion
+            vectors = await self._hidden.fetch(name, body, sampling)
+            return replace(completion, hidden_states=vectors)
         except (openai.OpenAIError, BackendError, ValueError, RecursionError) as error:
             texts = [prompt.text or "", *(message.content for message in prompt.messages or ())]
             explained = self._explained(error, texts)
@@ -219,16 +233,16 @@ class OpenAIBackend:
                 latency_s=time.perf_counter() - started,
             )
 
-    async def _post(self, prompt: Prompt, sampling: Sampling) -> bytes:
+    async def _post(self, prompt: Prompt, sampling: Sampling, name: str) -> bytes:
         path = "/completions" if prompt.messages is None else "/chat/completions"
         # The answer is asked for unread: the client builds its own objects from anything that
         # looks like JSON, without a check.
         answer = await self._client.post(
-            path, body=self._request(prompt, sampling), cast_to=self._response_type
+            path, body=self._request(prompt, sampling, name), cast_to=self._response_type
         )
         return cast("bytes", answer.content)
 
-    def _request(self, prompt: Prompt, sampling: Sampling) -> dict[str, object]:
+    def _request(self, prompt: Prompt, sampling: Sampling, name: str) -> dict[str, object]:
         request: dict[str, object] = {
             "model": self._spec.model,
             "temperature": sampling.temperature,
@@ -250,6 +264,8 @@ class OpenAIBackend:
             request[self._spec.token_limit_field] = sampling.max_tokens
             if self._spec.logprobs:
                 request["logprobs"] = True
+        if self._hidden is not None:
+            request |= self._hidden.request_fields(name)
         return {**request, **self._spec.extra_body}
 
     async def _check(self) -> None:
@@ -269,12 +285,32 @@ class OpenAIBackend:
                 answer = await client.get("/models", cast_to=self._response_type)
             self._check_model(model_ids(answer.content))
         except (OpenAIError, BackendError, ValueError) as error:
-            if isinstance(error, APIStatusError) and error.status_code in (404, 405):
-                return
-            explained = self._explained(error)
-            raise BackendError(
-                f"model {self.name!r}: {explained}", can_retry=explained.can_retry
-            ) from error
+            if not (isinstance(error, APIStatusError) and error.status_code in (404, 405)):
+                raise self._unusable(error) from error
+        if self._hidden is not None:
+            await self._check_hidden_states()
+
+    async def _check_hidden_states(self) -> None:
+        from openai import OpenAIError
+
+        assert self._hidden is not None
+        name, sampling = new_name(), Sampling(max_tokens=1)
+        try:
+            body = await self._post(Prompt(text="1"), sampling, name)
+            await self._hidden.fetch(name, body, sampling, wait_s=_CHECK_S)
+        except (OpenAIError, BackendError, ValueError) as error:
+            raise self._unusable(error) from error
+
+    def _unusable(self, error: Exception) -> BackendError:
+        from openai import APIConnectionError
+
+        explained = self._explained(error)
+        advice = ""
+        if self._spec.port is not None and isinstance(error, APIConnectionError):
+            advice = "; start it with pyramid-moa up --pyramid FILE"
+        return BackendError(
+            f"model {self.name!r}: {explained}{advice}", can_retry=explained.can_retry
+        )
 
     def _check_model(self, known: list[str] | None) -> None:
         if known is None or self._spec.model in known:

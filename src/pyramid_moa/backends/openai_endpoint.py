@@ -46,14 +46,15 @@ def endpoint_of(spec: ModelSpec) -> Endpoint:
     Raises:
         ConfigError: the address is no address, or the key's variable is not set.
     """
-    base_url = spec.base_url or OPENAI_URL
-    key_env = spec.api_key_env or (None if spec.base_url else "OPENAI_API_KEY")
+    own_url = f"http://127.0.0.1:{spec.port}/v1" if spec.port is not None else spec.base_url
+    base_url = own_url or OPENAI_URL
+    key_env = spec.api_key_env or (None if own_url else "OPENAI_API_KEY")
     return Endpoint(
         base_url=base_url,
         address=_address(spec, base_url),
         key_env=key_env,
         key=_NO_KEY if key_env is None else _key(spec, key_env),
-        is_openai=not spec.base_url,
+        is_openai=not own_url,
     )
 
 

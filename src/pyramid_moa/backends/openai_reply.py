@@ -11,7 +11,13 @@ from pyramid_moa.errors import BackendError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["can_retry_status", "model_ids", "read_completion", "read_json"]
+__all__ = [
+    "can_retry_status",
+    "model_ids",
+    "read_completion",
+    "read_json",
+    "transfer_parameters",
+]
 
 # Besides these, every status from 500 on: timeout, lock timeout, too early, rate limit.
 _RETRY_STATUSES = frozenset({408, 409, 425, 429})
@@ -102,6 +108,15 @@ def model_ids(body: bytes) -> list[str] | None:
         return None
     names = [entry.get("id") for entry in listing if isinstance(entry, dict)]
     return [name for name in names if isinstance(name, str)] or None
+
+
+def transfer_parameters(body: bytes) -> object:
+    """What a vLLM server's connector says beside an answer; None where it says nothing.
+
+    Raises:
+        BackendError: the body is no JSON object.
+    """
+    return _object(read_json(body), "the answer").get("kv_transfer_params")
 
 
 def _object(value: object, what: str) -> _Object:

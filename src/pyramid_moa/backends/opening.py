@@ -2,9 +2,10 @@
 
 from pyramid_moa.backends.model_spec import ModelSpec
 from pyramid_moa.backends.protocol import Backend, HiddenStates
+from pyramid_moa.backends.vllm_arguments import hidden_states_folder
 from pyramid_moa.errors import ConfigError
 
-__all__ = ["open_backend"]
+__all__ = ["can_give_hidden_states", "open_backend"]
 
 
 def open_backend(spec: ModelSpec, *, hidden_states: HiddenStates | None = None) -> Backend:
@@ -25,10 +26,10 @@ def open_backend(spec: ModelSpec, *, hidden_states: HiddenStates | None = None) 
         from pyramid_moa.backends.transformers_local import TransformersBackend
 
         return TransformersBackend(spec, hidden_states=hidden_states)
-    if spec.backend == "openai":
+    if spec.is_served:
         from pyramid_moa.backends.openai_api import OpenAIBackend
 
-        backend = OpenAIBackend(spec)
+        backend = OpenAIBackend(spec, hidden_states=hidden_states)
         try:
             backend.check()
         except BaseException:
@@ -36,11 +37,17 @@ def open_backend(spec: ModelSpec, *, hidden_states: HiddenStates | None = None) 
             raise
         return backend
     if spec.backend == "vllm":
-        raise ConfigError(
-            f"model {spec.name!r}: the vllm backend does not run in process yet; start a server "
-            "with it and use backend: openai with its base_url"
-        )
+        from pyramid_moa.backends.vllm_local import VllmBackend
+
+        return VllmBackend(spec, hidden_states=hidden_states)
     raise ConfigError(
-        f"model {spec.name!r}: backend 'recorded' has no model to run; expected transformers or "
-        "openai; recorded answers become a run folder with pyramid-moa import"
+        f"model {spec.name!r}: backend 'recorded' has no model to run; expected transformers, vllm "
+        "or openai; recorded answers become a run folder with pyramid-moa import"
     )
+
+
+def can_give_hidden_states(spec: ModelSpec) -> bool:
+    """Whether a model's backend can hand out hidden states, as far as its entry tells."""
+    if spec.is_served:
+        return hidden_states_folder(spec) is not None
+    return spec.backend in ("transformers", "vllm")

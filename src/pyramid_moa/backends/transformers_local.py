@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from jinja2 import TemplateError
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, StoppingCriteriaList
 from transformers.utils import logging as transformers_logging
 
 from pyramid_moa.backends.answer_text import answer_text
 from pyramid_moa.backends.generation_recorder import GenerationRecorder
+from pyramid_moa.backends.hidden_layers import layer_numbers
 from pyramid_moa.backends.model_spec import ModelSpec
+from pyramid_moa.backends.prompt_tokens import PromptTokens, first_line
 from pyramid_moa.backends.protocol import (
     Completion,
     Failure,
@@ -30,9 +31,6 @@ from pyramid_moa.errors import BackendError
 
 __all__ = ["TransformersBackend"]
 
-# A token stands for at least one byte of text and no tokenizer in use merges more than this many
-# characters on average: longer prompts are refused before they are tokenised.
-_MOST_CHARACTERS_PER_TOKEN = 32
 # Batches whose prompts are drawn at once: rows of like length are then found among them.
 _DRAWN_BATCHES = 4
 
@@ -86,7 +84,7 @@ class TransformersBackend:
         except Exception as error:  # the library lets through errors of many packages
             raise BackendError(
                 f"model {spec.name!r}: transformers can't load {spec.model!r} "
-                f"({type(error).__name__}: {_first_line(error)}); expected a Hugging Face id that "
+                f"({type(error).__name__}: {first_line(error)}); expected a Hugging Face id that "
                 "can be reached, or a folder with config.json, tokenizer.json and "
                 "model.safetensors"
             ) from error
@@ -97,12 +95,13 @@ class TransformersBackend:
         self._model.generation_config = GenerationConfig()
         if self._tokenizer.pad_token_id is None:
             self._tokenizer.pad_token_id = self._eos[0]
-        self._check_layers()
-
-    @property
-    def context(self) -> int:
-        """Most tokens of prompt and answer together."""
-        return int(getattr(self._text_config, "max_position_embeddings", None) or 1 << 20)
+        context = getattr(self._text_config, "max_position_embeddings", None)
+        self._prompts = PromptTokens(
+            self._tokenizer, model=spec.name, context=int(context or 1 << 20)
+        )
+        if hidden_states is not None:
+            count = int(self._text_config.num_hidden_layers)
+            layer_numbers(hidden_states, count=count, model=spec.name)
 
     @property
     def _text_config(self) -> Any:  # noqa: ANN401 - untyped library
@@ -112,7 +111,7 @@ class TransformersBackend:
     def generate(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[Completion | Failure]:
         """Answer prompts; see ``Backend.generate``."""
         with self._lock, torch.inference_mode():
-            ids = [self._prompt_ids(prompt, sampling) for prompt in prompts]
+            ids = [self._prompts.ids(prompt, sampling) for prompt in prompts]
             outcomes: list[Completion | Failure | None] = [
                 row if isinstance(row, Failure) else None for row in ids
             ]
@@ -149,52 +148,6 @@ class TransformersBackend:
         self._model = None
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
-
-    def _prompt_ids(self, prompt: Prompt, sampling: Sampling) -> list[int] | Failure:
-        """Tokens of a prompt, or why it can't be answered, whatever the other prompts."""
-        characters = len(prompt.text or "") + sum(len(m.content) for m in prompt.messages or ())
-        if characters > self.context * _MOST_CHARACTERS_PER_TOKEN:
-            return self._too_long("far more", sampling)
-        try:
-            ids = self._tokenize(prompt)
-        except (TypeError, UnicodeError) as error:
-            return Failure(
-                message=f"prompt can't be tokenised: {_first_line(error)}", can_retry=False
-            )
-        if len(ids) + sampling.max_tokens > self.context:
-            return self._too_long(str(len(ids)), sampling)
-        if not ids:
-            return Failure(message="empty prompt: no tokens to continue", can_retry=False)
-        return ids
-
-    def _too_long(self, tokens: str, sampling: Sampling) -> Failure:
-        return Failure(
-            message=f"prompt too long: {tokens} tokens with {sampling.max_tokens} to generate "
-            f"exceed the context of {self.context} tokens",
-            can_retry=False,
-        )
-
-    def _tokenize(self, prompt: Prompt) -> list[int]:
-        if prompt.messages is None:
-            return cast("list[int]", self._tokenizer(prompt.text)["input_ids"])
-        if self._tokenizer.chat_template is None:
-            raise BackendError(
-                f"model {self.name!r}: its tokenizer has no chat template; set prompt.chat: false "
-                "in the pyramid, or use an instruction-tuned model"
-            )
-        try:
-            encoded = self._tokenizer.apply_chat_template(
-                [{"role": m.role, "content": m.content} for m in prompt.messages],
-                add_generation_prompt=True,
-                tokenize=True,
-                return_dict=True,
-            )
-        except TemplateError as error:
-            raise BackendError(
-                f"model {self.name!r}: its chat template refuses the prompt "
-                f"({_first_line(error)}); change prompt in the pyramid"
-            ) from error
-        return cast("list[int]", encoded["input_ids"])
 
     def _run(self, rows: list[list[int]], sampling: Sampling) -> list[Completion]:
         started = time.perf_counter()
@@ -280,16 +233,6 @@ class TransformersBackend:
             use_cache=True,
         )
 
-    def _check_layers(self) -> None:
-        count = int(self._text_config.num_hidden_layers)
-        layers = self._hidden.layers if self._hidden else ()
-        wrong = [layer for layer in layers if not -count - 1 <= layer <= count]
-        if wrong:
-            raise BackendError(
-                f"model {self.name!r} has {count} layers: hidden_states.layers must lie between "
-                f"{-count - 1} and {count}, found {wrong}"
-            )
-
 
 def _device(name: str) -> torch.device:
     if name != "auto":
@@ -326,7 +269,3 @@ def _seeded(sampling: Sampling, device: torch.device) -> Iterator[None]:
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(sampling.seed)
         yield
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [""])[0][:300]

