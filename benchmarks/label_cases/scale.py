@@ -4,7 +4,8 @@ Three members and an oracle replay what real models answered to GSM8K (their que
 and again under new ids), so that nothing but labelling is measured. Each run is the command itself,
 in a process of its own; its peak memory is what the system says of it. Start-up (the interpreter,
 reading the recorded table once a model) is what the same command takes for ten queries, measured
-before each run, and is taken off.
+before each run, and is taken off. Time is that of the processors: other work on the machine counts
+little in it.
 """
 
 import os
@@ -34,13 +35,15 @@ class Scale:
 
     Attributes:
         queries: how many.
-        label_s: seconds of each run of the command, without its start-up.
+        label_s: CPU seconds of each run of the command, without its start-up.
+        wall_s: seconds of each run, start-up and all.
         peak_mb: of each run.
         resume_s: seconds of ``--resume`` on the finished run.
     """
 
     queries: int
     label_s: list[float]
+    wall_s: list[float]
     peak_mb: list[float]
     resume_s: float
 
@@ -49,7 +52,7 @@ class Scale:
         each = [1e6 * seconds / self.queries for seconds in self.label_s]
         return (
             f"| {self.queries:,} | {median(each):.0f} ({min(each):.0f} to {max(each):.0f}) | "
-            f"{max(self.peak_mb):.0f} | {self.resume_s:.1f} |"
+            f"{median(self.wall_s):.0f} | {max(self.peak_mb):.0f} | {self.resume_s:.1f} |"
         )
 
 
@@ -70,19 +73,20 @@ def measure_scale(data: Path, folder: Path, *, counts: list[int], repeats: int) 
         run = folder / f"run-{count}"
         timings = []
         for _ in range(1 if count == max(counts) else repeats):
-            start_s, _ = _timed(_command(few, pyramid, folder / "few"))
+            start_s, _, _ = _timed(_command(few, pyramid, folder / "few"))
             shutil.rmtree(folder / "few")
             shutil.rmtree(run, ignore_errors=True)
-            seconds, peak = _timed(_command(questions, pyramid, run))
-            timings.append((seconds - start_s, peak))
-        resume_s, _ = _timed([*_command(questions, pyramid, run), "--resume"])
+            cpu_s, wall_s, peak = _timed(_command(questions, pyramid, run))
+            timings.append((cpu_s - start_s, wall_s, peak))
+        _, resume_s, _ = _timed([*_command(questions, pyramid, run), "--resume"])
         shutil.rmtree(run)
         questions.unlink()
         found.append(
             Scale(
                 queries=count,
-                label_s=[seconds for seconds, _ in timings],
-                peak_mb=[peak for _, peak in timings],
+                label_s=[cpu_s for cpu_s, _, _ in timings],
+                wall_s=[wall_s for _, wall_s, _ in timings],
+                peak_mb=[peak for _, _, peak in timings],
                 resume_s=resume_s,
             )
         )
@@ -95,14 +99,15 @@ def _command(questions: Path, pyramid: Path, run: Path) -> list[str]:
     return [*command, "--pyramid", str(pyramid), "--out", str(run)]
 
 
-def _timed(command: list[str]) -> tuple[float, float]:
-    """Seconds and peak memory in MB of a command."""
+def _timed(command: list[str]) -> tuple[float, float, float]:
+    """CPU seconds, seconds and peak memory in MB of a command."""
     started = time.perf_counter()
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     _, status, usage = os.wait4(process.pid, 0)
     if status != 0:
         raise RuntimeError(f"{' '.join(command)} ended with status {status}")
-    return time.perf_counter() - started, usage.ru_maxrss / 1e3
+    wall_s = time.perf_counter() - started
+    return usage.ru_utime + usage.ru_stime, wall_s, usage.ru_maxrss / 1e3
 
 
 def _write_pyramid(path: Path, table: Path) -> Path:

@@ -131,9 +131,11 @@ def test_members_get_the_hidden_states_and_the_oracle_none(run, tmp_path):
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
 
 
-def test_a_folder_for_hidden_states_that_others_can_read_is_refused(run, tmp_path):
-    (tmp_path / f"pyramid-moa-{os.getuid()}").mkdir(mode=0o755)
-    with pytest.raises(ConfigError, match="found one of mode 0755"):
+def test_a_folder_for_hidden_states_that_others_can_write_to_is_refused(run, tmp_path):
+    folder = tmp_path / f"pyramid-moa-{os.getuid()}"
+    folder.mkdir()
+    folder.chmod(0o777)
+    with pytest.raises(BackendError, match="found mode 777"):
         run(pyramid(hidden_states=HiddenStates()))
     assert run.log() == ""
 

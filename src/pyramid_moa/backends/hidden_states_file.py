@@ -77,7 +77,10 @@ def make_private_folder(folder: Path) -> None:
         BackendError: it is a link, or somebody else's, or others may write to it or replace it.
     """
     try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not folder.parent.exists():
+            # mkdir would give parents that it makes the mode of any folder.
+            make_private_folder(folder.parent)
+        folder.mkdir(mode=0o700, exist_ok=True)
         for path in (folder, folder.parent):
             if problem := _why_not_private(path, may_be_sticky=path != folder):
                 raise BackendError(

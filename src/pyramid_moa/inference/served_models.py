@@ -1,20 +1,17 @@
 """Which models of a pyramid ``up`` serves, and all that can be known to fail before it starts."""
 
 import contextlib
-import os
 import socket
-import stat
 import sys
 from collections.abc import Iterator, Sequence
 from itertools import combinations
-from pathlib import Path
 
 from pyramid_moa.backends.model_spec import ModelSpec
 from pyramid_moa.backends.vllm_server import HOST
 from pyramid_moa.data_prep.pyramid import Pyramid
 from pyramid_moa.errors import ConfigError
 
-__all__ = ["claimed_ports", "devices_of", "private_folder", "served_models", "shared_devices"]
+__all__ = ["claimed_ports", "devices_of", "served_models", "shared_devices"]
 
 # What `up` writes itself, and what would hide the server or put a key where others read it.
 _OWN_ARGUMENTS = (
@@ -25,8 +22,6 @@ _OWN_ARGUMENTS = (
     "--ssl-keyfile",
     "--uds",
 )
-_HIGHEST_PORT = 65535
-_PRIVATE = 0o700
 
 
 def served_models(pyramid: Pyramid) -> list[ModelSpec]:
@@ -59,26 +54,9 @@ def served_models(pyramid: Pyramid) -> list[ModelSpec]:
 
 
 def _entry_problems(spec: ModelSpec) -> Iterator[str]:
-    if spec.backend not in ("vllm", "openai"):
-        yield f"expected backend vllm for an entry with a port, found {spec.backend}"
-    if spec.base_url is not None:
-        yield (
-            "expected a port (a server that up starts) or a base_url (somebody's), found both: "
-            "remove one"
-        )
-    if spec.port is None or not 1 <= spec.port <= _HIGHEST_PORT:
-        yield f"port: expected 1 to {_HIGHEST_PORT}, found {spec.port}"
     for field, value in (("name", spec.name), ("model", spec.model)):
         if value.startswith("-"):
             yield f"{field}: expected no dash at its beginning, found {value!r}"
-    devices = spec.devices
-    if any(device < 0 for device in devices) or len(set(devices)) < len(devices):
-        yield f"devices: expected GPU numbers, each once, found {devices}"
-    elif devices and len(devices) < spec.tensor_parallel_size:
-        yield (
-            f"devices: expected at least {spec.tensor_parallel_size} for tensor_parallel_size "
-            f"{spec.tensor_parallel_size}, found {devices}"
-        )
     for argument in spec.extra_args:
         flag = argument.partition("=")[0].replace("_", "-")
         if flag in _OWN_ARGUMENTS:
@@ -154,28 +132,3 @@ def _bind_problem(port: int) -> str | None:
         except OSError as error:
             return (error.strerror or "in use").lower()
     return None
-
-
-def private_folder(folder: Path) -> None:
-    """Make a folder that nobody else can read or write, or see that it is one.
-
-    Raises:
-        ConfigError: it is there and is a link, no folder, somebody else's, or open to others.
-    """
-    with contextlib.suppress(FileExistsError):
-        folder.mkdir(mode=_PRIVATE)
-    found = folder.lstat()
-    problem = None
-    if stat.S_ISLNK(found.st_mode):
-        problem = "a link"
-    elif not stat.S_ISDIR(found.st_mode):
-        problem = "no folder"
-    elif found.st_uid != os.getuid():
-        problem = f"one of user {found.st_uid}"
-    elif stat.S_IMODE(found.st_mode) & ~_PRIVATE:
-        problem = f"one of mode {stat.S_IMODE(found.st_mode):04o}"
-    if problem is not None:
-        raise ConfigError(
-            f"{folder}: expected a folder of yours for hidden states that only you can read "
-            f"(mode 0700), found {problem}; remove it"
-        )

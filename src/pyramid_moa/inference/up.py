@@ -7,6 +7,7 @@ import signal
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from pathlib import Path
 
+from pyramid_moa.backends.hidden_states_file import make_private_folder
 from pyramid_moa.backends.model_spec import ModelSpec
 from pyramid_moa.backends.protocol import HiddenStates
 from pyramid_moa.backends.vllm_arguments import hidden_states_folder
@@ -22,7 +23,6 @@ from pyramid_moa.errors import ConfigError
 from pyramid_moa.inference.served_models import (
     claimed_ports,
     devices_of,
-    private_folder,
     served_models,
     shared_devices,
 )
@@ -130,8 +130,7 @@ def _make_hidden_states_folder(spec: ModelSpec) -> None:
     if spec.hidden_states_dir is not None:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         return
-    private_folder(folder.parent)
-    private_folder(folder)
+    make_private_folder(folder)
     # Nobody waits for what an earlier server left: the port is ours alone.
     for path in folder.glob("*.safetensors"):
         path.unlink()
