@@ -54,6 +54,12 @@ def test_a_folder_beside_the_file_is_found_from_anywhere(path, tmp_path, monkeyp
     assert found.oracle.model == "served"
 
 
+def test_a_model_that_up_starts_is_a_folder_too(path, tmp_path):
+    entry = 'model: served, backend: openai, base_url: "http://127.0.0.1:1/v1"'
+    path.write_text(YAML.replace(entry, "model: served, backend: openai, port: 8001"))
+    assert load_pyramid(path).oracle.model == str(tmp_path / "served")
+
+
 def test_the_embedded_pyramid_goes_by_its_name(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     found = load_pyramid("embedded")

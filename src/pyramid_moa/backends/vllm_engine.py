@@ -28,6 +28,8 @@ _ENVIRONMENT = {
     "VLLM_LOGGING_STREAM": "ext://sys.stderr",
     "VLLM_LOGGING_LEVEL": "ERROR",
     "VLLM_NO_USAGE_STATS": "1",
+    # Of processes that it starts: see _process_state for this one.
+    "PYTHONWARNINGS": "ignore",
     # A fork would copy the locks of threads that it does not copy.
     "VLLM_WORKER_MULTIPROC_METHOD": "spawn",
 }
