@@ -5,7 +5,8 @@ PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3
 BIN := .venv/bin
 SETUP := pyproject.toml requirements/bootstrap.txt scripts/setup_env.py
 SOURCES := src tests scripts benchmarks
-PYTEST := $(BIN)/pytest -n 2 --dist loadfile
+# A file's tests run on one process, and so do files that share a server (tests/conftest.py).
+PYTEST := $(BIN)/pytest -n 2 --dist loadgroup
 
 # One thread a process: two processes share the machine better than two threads, and sums come out
 # the same on every run.
