@@ -5,8 +5,7 @@ PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3
 BIN := .venv/bin
 SETUP := pyproject.toml requirements/bootstrap.txt scripts/setup_env.py
 SOURCES := src tests scripts benchmarks
-# A file's tests run on one process, and so do files that share a server (tests/conftest.py).
-PYTEST := $(BIN)/pytest -n 2 --dist loadgroup
+PYTEST := $(BIN)/pytest -n 2 --dist loadfile
 
 # One thread a process: two processes share the machine better than two threads, and sums come out
 # the same on every run.

@@ -2,6 +2,7 @@
 
 import os
 import random
+import signal
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -29,7 +30,7 @@ from pyramid_moa.errors import BackendError, ConfigError
 from pyramid_moa.grading import load_grader
 from pyramid_moa.records import Query
 
-pytestmark = [pytest.mark.vllm, pytest.mark.timeout(400), pytest.mark.xdist_group("vllm-engine")]
+pytestmark = [pytest.mark.vllm, pytest.mark.timeout(400)]
 
 PYRAMID = load_pyramid("embedded")
 HIDDEN = HiddenStates(layers=(-1, 0, 2), poolings=("last_prompt", "last_position", "answer_mean"))
@@ -99,6 +100,8 @@ def test_the_embedded_pyramid_with_only_the_backend_lines_changed(number: int) -
             outcomes[kind] = opened.generate(prompts, PYRAMID.sampling)
         finally:
             opened.close()
+    with pytest.raises(BackendError, match="has been closed"):
+        opened.generate(prompts[:1], PYRAMID.sampling)
     assert_same(outcomes["vllm"], outcomes["transformers"])
     for query, *pair in zip(QUERIES, outcomes["vllm"], outcomes["transformers"], strict=True):
         one, other = (graded_generation(query, spec, outcome, grader) for outcome in pair)
@@ -272,7 +275,7 @@ def test_the_cpu_sampler_has_been_mended(backend: vllm_local.VllmBackend) -> Non
     assert not mend_cpu_kernel()
 
 
-def test_what_fits_vllm_only_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_fits_vllm_only_is_said() -> None:
     spec = replace(MEMBER, backend="vllm")
     with pytest.raises(ConfigError, match=r"extra_args: vLLM says: .*--no-such-thing"):
         open_backend(replace(spec, extra_args=["--no-such-thing"]))
@@ -305,9 +308,12 @@ def test_a_process_is_left_as_it_was_and_a_second_engine_gets_its_own() -> None:
         )
         assert isinstance(answer, Completion)
         assert answer.hidden_states.keys() == set(HIDDEN.keys)
+        for process in second._engine.llm.engine_core.resources.engine_manager.processes:
+            os.kill(process.pid, signal.SIGKILL)
+        for _ in range(2):  # and it stays so
+            with pytest.raises(BackendError, match="model 'member-b': the vLLM engine has failed"):
+                second.generate([PYRAMID.prompt.render("2 + 2 ?")], Sampling(max_tokens=90))
     finally:
         second.close()
     second.close()
     assert not storage.parent.exists()
-    with pytest.raises(BackendError, match="has been closed"):
-        second.generate([Prompt(text="a")], Sampling(max_tokens=2))

@@ -1,7 +1,8 @@
 """A real vLLM server for the tests: started once a session, killed whatever happens.
 
-A test asks for it with the fixture ``vllm_server`` and carries the markers ``vllm`` and
-``xdist_group("vllm")``, so that one server is started and not one for each process of pytest-xdist.
+A test asks for it with the fixture ``vllm_server`` and carries the marker ``vllm``. Its file stands
+among SHARE_THE_VLLM_SERVER in tests/conftest.py, so that one server is started and not one for each
+process of pytest-xdist.
 """
 
 import contextlib
