@@ -6,6 +6,8 @@ where the reason holds on this machine.
 
 import argparse
 import re
+import shutil
+import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable, Iterator
@@ -38,8 +40,17 @@ def shared_data_is_absent() -> bool:
     return not (ROOT.parent / "shared" / "data").is_dir()
 
 
+def can_mount() -> bool:
+    """Whether a process may have a mount namespace of its own."""
+    if shutil.which("unshare") is None:
+        return False
+    command = ["unshare", "--map-root-user", "--mount", "mount", "-t", "tmpfs", "tmpfs", "/mnt"]
+    return subprocess.run(command, capture_output=True).returncode == 0
+
+
 ALLOWANCES = (
     Allowance(pattern=re.compile(r"needs an? (NVIDIA )?GPU"), holds=lambda: not has_nvidia_gpu()),
+    Allowance(pattern=re.compile(r"^no small disk"), holds=lambda: not can_mount()),
     Allowance(pattern=re.compile(r"^shared data absent"), holds=shared_data_is_absent),
     Allowance(
         pattern=re.compile(r"^(vllm absent|could not import 'vllm)"),

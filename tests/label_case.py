@@ -57,8 +57,8 @@ def assert_same_run(one: Path, other: Path) -> LabelledRun:
         assert states.keys() == right.hidden_states[name].keys()
         for key, values in states.items():
             np.testing.assert_allclose(
-                values.astype(np.float32),
-                right.hidden_states[name][key].astype(np.float32),
+                values[:].astype(np.float32),
+                right.hidden_states[name][key][:].astype(np.float32),
                 rtol=1e-3,  # one step of float16, where float32 differed by less than 1e-5
                 atol=1e-5,
             )

@@ -102,11 +102,13 @@ def write_run(path: Path, *, count: int = 240, seed: int = 1, failures: bool = T
     """
     rng = np.random.default_rng(seed)
     data = asked(count, seed=seed, slips=0.0)
-    queries = assign_splits(
-        [
-            Query(query_id=f"q{number:03d}", question=row.question, gold=row.gold)
-            for number, row in enumerate(data)
-        ]
+    queries = list(
+        assign_splits(
+            [
+                Query(query_id=f"q{number:03d}", question=row.question, gold=row.gold)
+                for number, row in enumerate(data)
+            ]
+        )
     )
     directions = {name: rng.normal(size=HIDDEN_SIZE) for name in MEMBERS}
     generations = [
@@ -118,14 +120,13 @@ def write_run(path: Path, *, count: int = 240, seed: int = 1, failures: bool = T
         for name in (*MEMBERS, ORACLE)
     ]
     folder = RunFolder(path)
-    folder.create(queries)
+    folder.create(queries, part_rows=100)
     for model, own in enumerate(generations):
         for chunk, first in enumerate(range(0, count, 100)):
             folder.write_part(model, chunk, own[first : first + 100])
     grader = load_grader("gsm8k")
-    folder.write_labels(
-        label_queries(queries, generations[:-1], generations[-1], grader, reference="gold")
-    )
+    answers = [[row.answer for row in own] for own in generations]
+    folder.write_labels(label_queries(queries, answers[:-1], answers[-1], grader, reference="gold"))
     write_manifest(path, _manifest(queries))
     return path
 

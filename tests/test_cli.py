@@ -24,6 +24,7 @@ VERBS = (
     "threshold",
     "benchmark",
     "answer",
+    "up",
     "export",
 )
 MEMBER_FLAGS = [flag for name in MEMBERS for flag in ("--member", name)]
@@ -80,6 +81,8 @@ def test_the_version(capsys):
         ["train", "--run", "x"],
         ["train", "--run", "x", "--out", "y", "--speed", "high"],
         ["answer", "--pyramid", "embedded", "--input", "q.jsonl"],
+        ["up"],
+        ["up", "--pyramid", "embedded", "--timeout", "0"],
         ["evaluate", "--run", "x", "--out", "y", "--seed", "many"],
         ["import", "--member", "a", "--oracle", "b", "--out", "c"],
     ],
@@ -324,6 +327,10 @@ class TestQuestions:
 
 
 class TestPyramids:
+    def test_nothing_to_serve(self, refused):
+        message = refused("up", "--pyramid", "embedded")
+        assert "expected entries with a port, found none among member-a, member-b" in message
+
     @pytest.fixture
     def answered(self, refused, tmp_path):
         (tmp_path / "q.jsonl").write_text('{"question": "What is 1 + 1?"}\n')

@@ -7,9 +7,11 @@ import pytest
 from pyramid_moa.config_file import load_config
 from pyramid_moa.data_prep.prices import read_prices
 from pyramid_moa.data_prep.pyramid import load_pyramid
+from pyramid_moa.inference.served_models import served_models
 from pyramid_moa.training.config import TrainConfig
 
 CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.yaml"))
+CONFIGS_OF_PYRAMIDS = [path for path in CONFIGS if path.stem.startswith("pyramid-")]
 
 
 def test_there_are_configs_of_every_kind() -> None:
@@ -28,6 +30,17 @@ def test_config_loads(path: Path) -> None:
         assert load_config(TrainConfig, path).groups
     else:
         assert all(cost.price.output > 0 for cost in read_prices(path).values())
+
+
+def test_the_pyramids_with_ports_can_be_served() -> None:
+    served = [
+        pyramid
+        for pyramid in map(load_pyramid, CONFIGS_OF_PYRAMIDS)
+        if any(spec.port is not None for spec in pyramid.models)
+    ]
+    assert {pyramid.name for pyramid in served} == {"llama-qwen-70b", "vllm-served"}
+    for pyramid in served:
+        assert served_models(pyramid) == pyramid.models
 
 
 def test_the_copy_of_the_embedded_pyramid_is_the_embedded_pyramid() -> None:

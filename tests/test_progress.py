@@ -31,6 +31,13 @@ def test_lines_come_now_and_then_not_with_every_step(monkeypatch):
     assert lines == [f"work: {done}/100" for done in (20, 40, 60, 80, 100)]
 
 
+def test_a_bar_is_drawn_anew_without_a_step():
+    stream = Terminal()
+    with Progress("servers up", total=2, stream=stream) as shown:
+        shown.advance(0, note="waiting for one")
+        assert "waiting for one" in stream.getvalue()
+
+
 def test_a_terminal_gets_a_bar():
     stream = Terminal()
     with Progress("label", total=2, stream=stream) as shown:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from jsonargparse import ArgumentParser, Namespace
-from jsonargparse.typing import NonNegativeInt
+from jsonargparse.typing import NonNegativeInt, PositiveFloat
 
 from pyramid_moa import __version__
 from pyramid_moa.errors import ConfigError, PyramidError
@@ -145,6 +145,19 @@ def _answer_options(parser: ArgumentParser) -> None:
     parser.add_argument("--output", type=Path, required=True, help="JSONL file of answers")
     parser.add_argument("--threshold", type=float, default=None, help="instead of the point's")
     parser.add_argument("--limit", type=int, default=None, help="only the first so many questions")
+
+
+def _up_options(parser: ArgumentParser) -> None:
+    _add_pyramid(parser)
+    parser.add_argument(
+        "--logs", type=Path, default=Path("logs"), help="folder for the servers' logs"
+    )
+    parser.add_argument(
+        "--timeout",
+        type=PositiveFloat,
+        default=1800.0,
+        help="seconds that a server may take to start",
+    )
 
 
 def _export_options(parser: ArgumentParser) -> None:
@@ -313,6 +326,20 @@ def _answer(options: Namespace) -> None:
     )
 
 
+def _up(options: Namespace) -> None:
+    from pyramid_moa.data_prep.pyramid import load_pyramid
+    from pyramid_moa.inference.supervised_server import Patience
+    from pyramid_moa.inference.up import up
+
+    up(
+        load_pyramid(options.pyramid),
+        logs=options.logs,
+        say=_say,
+        show=_show,
+        patience=Patience(start_s=options.timeout),
+    )
+
+
 def _export(options: Namespace) -> None:
     targets = [options.onnx, options.hub, options.out]
     if sum(target is not None for target in targets) != 1:
@@ -368,6 +395,7 @@ _OPTIONS: dict[str, tuple[str, Callable[[ArgumentParser], None]]] = {
     "threshold": ("choose an operating point for a target", _threshold_options),
     "benchmark": ("cross-validate the router against the vote rule", _benchmark_options),
     "answer": ("answer a file of questions through the pyramid", _answer_options),
+    "up": ("start the vLLM servers of a pyramid's entries with a port, and keep them", _up_options),
     "export": ("write a checkpoint as folder, ONNX or Hugging Face repository", _export_options),
 }
 
@@ -380,5 +408,6 @@ _VERBS: dict[str, Callable[[Namespace], None]] = {
     "threshold": _threshold,
     "benchmark": _benchmark,
     "answer": _answer,
+    "up": _up,
     "export": _export,
 }

@@ -38,7 +38,7 @@ class Progress:
         """Count steps.
 
         Args:
-            steps: how many more are done.
+            steps: how many more are done; 0 only shows the state and the time anew.
             note: a few words on the state, such as failures and money spent.
         """
         self._done += steps
@@ -47,6 +47,8 @@ class Progress:
             if note:
                 self._bar.set_postfix_str(note, refresh=False)
             self._bar.update(steps)
+            if not steps:
+                self._bar.refresh()
         elif time.monotonic() - self._last_line >= _LINE_EVERY_S:
             self._line()
 

@@ -1,16 +1,18 @@
 import csv
 import json
+import subprocess
 import sys
+from pathlib import Path
 from types import ModuleType
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pyramid_moa.data_prep import table_files
+from pyramid_moa.data_prep import datasets, table_files
 from pyramid_moa.data_prep.dataset_spec import DatasetSpec, parse_spec
 from pyramid_moa.data_prep.datasets import load_queries
-from pyramid_moa.data_prep.table_files import read_table
+from pyramid_moa.data_prep.table_files import open_table
 from pyramid_moa.errors import ConfigError, DataError, MissingExtraError
 from pyramid_moa.records import Query
 
@@ -44,9 +46,12 @@ def write(path, rows):
 def test_every_kind_of_file_with_named_columns(tmp_path, suffix):
     path = tmp_path / f"questions{suffix}"
     data = load_queries(f"{write(path, ROWS)}?{MAPPING}")
-    assert data.queries == QUERIES
+    assert tuple(data.queries) == QUERIES
+    assert tuple(data.queries) == QUERIES  # read anew
     assert data.name == path.name
+    assert data.count == 2
     assert data.has_gold
+    assert data.has_test
 
 
 def test_the_fingerprint_is_of_the_content(tmp_path):
@@ -79,7 +84,7 @@ def test_the_fingerprint_is_of_the_content(tmp_path):
 )  # fmt: skip
 def test_default_columns(tmp_path, row, query_id, gold):
     data = load_queries(write(tmp_path / "q.jsonl", [row]))
-    assert data.queries == (Query(query_id=query_id, question="Q?", gold=gold),)
+    assert tuple(data.queries) == (Query(query_id=query_id, question="Q?", gold=gold),)
     assert data.has_gold is (gold is not None)
 
 
@@ -94,17 +99,18 @@ def test_an_empty_csv_field_is_no_gold(tmp_path):
 
 def test_limit(tmp_path):
     spec = f"{write(tmp_path / 'q.jsonl', ROWS)}?{MAPPING}"
-    assert load_queries(spec, limit=1).queries == QUERIES[:1]
-    assert load_queries(spec, limit=9).queries == QUERIES
+    assert tuple(load_queries(spec, limit=1).queries) == QUERIES[:1]
+    assert tuple(load_queries(spec, limit=9).queries) == QUERIES
     with pytest.raises(ConfigError, match="at least 1, found 0"):
         load_queries(spec, limit=0)
 
 
 def test_gsm8k_as_its_authors_give_it(shared_data):
     data = load_queries(str(shared_data / "gsm8k" / "test.jsonl"))
-    assert len(data.queries) == 1319
-    assert data.queries[0].gold == "18"
-    assert all(query.gold and "," not in query.gold for query in data.queries)
+    queries = list(data.queries)
+    assert len(queries) == data.count == 1319
+    assert queries[0].gold == "18"
+    assert all(query.gold and "," not in query.gold for query in queries)
 
 
 @pytest.mark.parametrize(
@@ -145,7 +151,7 @@ def test_bad_files(tmp_path, name, content, found):
 
 def test_missing_file_folder_and_other_kinds(tmp_path):
     with pytest.raises(DataError, match=r"ending in \.jsonl"):
-        read_table(tmp_path / "q.xls", wanted=())
+        open_table(tmp_path / "q.xls", wanted=())
     with pytest.raises(DataError, match="does not exist"):
         load_queries(str(tmp_path / "none.jsonl"))
     (tmp_path / "folder.csv").mkdir()
@@ -192,7 +198,7 @@ def test_spec_decodes_and_takes_a_file_of_that_very_name(tmp_path):
     assert parse_spec("q.csv?question=the%20question").options == {"question": "the question"}
     path = tmp_path / "really?.jsonl"
     path.write_text('{"question": "Q"}')
-    assert load_queries(str(path)).queries[0].question == "Q"
+    assert [query.question for query in load_queries(str(path)).queries] == ["Q"]
 
 
 def test_word_problems():
@@ -266,7 +272,7 @@ def test_golds_that_are_none(tmp_path, gold):
     path = tmp_path / "q.jsonl"
     path.write_text(f'{{"question": "Q?", "answer": {gold}}}\n')
     data = load_queries(str(path))
-    assert data.queries[0].gold is None
+    assert [query.gold for query in data.queries] == [None]
     assert not data.has_gold
 
 
@@ -284,7 +290,7 @@ def test_a_column_twice(tmp_path):
 def test_columns_without_a_name_may_repeat(tmp_path):
     path = tmp_path / "q.csv"
     path.write_text("question,,\nQ?,1,2\n")
-    assert load_queries(str(path)).queries == (Query(query_id="0", question="Q?"),)
+    assert list(load_queries(str(path)).queries) == [Query(query_id="0", question="Q?")]
 
 
 def test_long_questions_in_csv(tmp_path, monkeypatch):
@@ -296,3 +302,121 @@ def test_long_questions_in_csv(tmp_path, monkeypatch):
     with pytest.raises(DataError, match="line 2 is not CSV: field larger"):
         load_queries(str(tmp_path / "q.csv"))
     assert csv.field_size_limit() == before
+
+
+def test_a_file_that_changes_between_passes(tmp_path):
+    path = tmp_path / "q.jsonl"
+    write(path, [{"question": f"Q{n}?"} for n in range(3)])
+    data = load_queries(str(path))
+    assert len(list(data.queries)) == 3
+    begun = iter(data.queries)
+    next(begun)
+    with path.open("a") as file:
+        file.write('{"question": "Q3?"}\n')
+    for passing in (begun, data.queries):
+        with pytest.raises(DataError, match=r"q\.jsonl: expected the file as it was.*has changed"):
+            list(passing)
+    path.unlink()
+    with pytest.raises(DataError, match="has changed"):
+        list(data.queries)
+
+
+def test_a_file_of_the_same_size_that_takes_its_place(tmp_path):
+    path = tmp_path / "q.csv"
+    path.write_text("question\nQ1?\n")
+    data = load_queries(str(path))
+    (tmp_path / "new.csv").write_text("question\nQ2?\n")
+    (tmp_path / "new.csv").replace(path)
+    with pytest.raises(DataError, match="has changed"):
+        list(data.queries)
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".json"])
+def test_columns_of_json_are_those_of_any_row(tmp_path, suffix):
+    rows = [{"question": "Q?", "answer": "a"}, {"question": "Q!", "gold": "b", "id": "x"}]
+    path = write(tmp_path / f"q{suffix}", rows)
+    with pytest.raises(DataError, match="1: no id in column 'id'"):
+        load_queries(path)
+    # The column of the golds is gold, as it is there, also where the row that has it is left out.
+    (query,) = load_queries(
+        write(tmp_path / f"r{suffix}", [rows[0], {"gold": "b"}]), limit=1
+    ).queries
+    assert query.gold is None
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".csv", ".parquet"])
+def test_a_limit_looks_at_no_question_beyond_it(tmp_path, suffix):
+    rows = [{"question": "Q?", "id": "a"}, {"question": " ", "id": "a"}]
+    path = write(tmp_path / f"q{suffix}", rows)
+    assert load_queries(path, limit=1).count == 1
+    with pytest.raises(DataError, match="blank"):
+        load_queries(path)
+
+
+def test_ids_of_equal_hash_are_told_apart(tmp_path, monkeypatch):
+    monkeypatch.setattr(datasets, "hash", lambda text: len(text), raising=False)
+    rows = [{"question": "Q?", "id": name} for name in ("aa", "bb", "c", "dd")]
+    assert load_queries(write(tmp_path / "q.jsonl", rows)).count == 4
+    with pytest.raises(DataError, match="found 'bb' several times"):
+        load_queries(write(tmp_path / "r.jsonl", [*rows, rows[1]]))
+
+
+def test_a_byte_order_mark_counts_where_a_byte_stands(tmp_path):
+    path = tmp_path / "q.jsonl"
+    path.write_bytes(b'\xef\xbb\xbf{"question": "a"}\n{"question": "caf\xe9"}\n')
+    with pytest.raises(DataError, match=r"byte 0xe9 at offset 38 \(line 2\)"):
+        load_queries(str(path))
+
+
+def test_carriage_returns_alone_end_the_lines_of_csv(tmp_path):
+    path = tmp_path / "q.csv"
+    path.write_bytes(b"question,answer\rQ?,1\r\rR?,2\r")
+    assert [query.gold for query in load_queries(str(path)).queries] == ["1", "2"]
+
+
+def test_parquet_without_any_column_that_is_wanted(tmp_path):
+    path = write(tmp_path / "q.parquet", [{"prompt": "Q?"}])
+    with pytest.raises(DataError, match="a column 'question' for the question; the file has 'pro"):
+        load_queries(path)
+    pq.write_table(pa.table({"prompt": pa.array([], pa.string())}), tmp_path / "e.parquet")
+    with pytest.raises(DataError, match="the data set is empty"):
+        load_queries(str(tmp_path / "e.parquet"))
+
+
+def test_passes_over_csv_do_not_meet_in_the_length_of_a_field(tmp_path):
+    path = write(tmp_path / "q.csv", [{"question": letter * 200_000} for letter in "abc"])
+    data = load_queries(path)
+    first, second = iter(data.queries), iter(data.queries)
+    next(first), next(second)
+    assert len(list(first)) == 2
+    assert len(list(second)) == 2
+
+
+PEAK = """
+import re, sys
+from pathlib import Path
+from pyramid_moa.data_prep.datasets import load_queries
+from pyramid_moa.data_prep.splits import assign_splits
+data = load_queries(sys.argv[1])
+assert sum(1 for _ in assign_splits(data.queries, has_test=data.has_test)) == data.count
+print(re.search(r"VmHWM:\\s+([0-9]+) kB", Path("/proc/self/status").read_text())[1])
+"""
+
+
+def write_many(path, count):
+    rows = [{"question": f"{n} " + "x" * 300, "id": f"q{n}"} for n in range(count)]
+    return write(path, rows)
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads Linux's /proc")
+@pytest.mark.parametrize("suffix", [".jsonl", ".csv", ".parquet"])
+def test_memory_does_not_grow_with_the_file(tmp_path, suffix):
+    peaks = []
+    for count in (20_000, 120_000):
+        path = write_many(tmp_path / f"{count}{suffix}", count)
+        command = [sys.executable, "-c", PEAK, path]
+        peaks.append(
+            int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+        )
+    # In kB, for 100,000 more ids at some tens of bytes; their text alone would be 30,000.
+    assert peaks[1] - peaks[0] < 20_000

@@ -79,6 +79,10 @@ def test_the_questions_that_every_model_answered_become_a_run(import_rows):
         "generations": 15,
         "failed": 0,
         "failed_by_model": {"Foo-8B": 0, "Bar-8B": 0, "Big-70B": 0},
+        "retryable": 0,
+        "cost_usd": pytest.approx(
+            sum(row.cost_usd for own in run.generations.values() for row in own)
+        ),
     }
     assert run.manifest.complete
     assert run.manifest.grader == "gsm8k"

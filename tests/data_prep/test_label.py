@@ -1,6 +1,7 @@
 import json
 import re
 from dataclasses import replace
+from itertools import islice
 
 import numpy as np
 import pytest
@@ -42,7 +43,7 @@ def finished(folder, pyramid, dataset):
     """A run of the command itself."""
     out = folder / "finished"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(label_module, "_CHUNK_LOCAL", 8)
+        patch.setattr(label_module, "PART_ROWS", 8)
         arguments = ["label", "--dataset", str(folder / "questions.jsonl"), "--pyramid"]
         assert main([*arguments, str(folder / "pyramid.yaml"), "--out", str(out)]) == 0
     return out
@@ -69,14 +70,16 @@ class _Watched:
         self._backend = backend
         self.name = backend.name
 
-    def generate(self, prompts, sampling):
-        asked = self._asked
-        asked.prompts += [(self.name, prompt.messages[0].content) for prompt in prompts]
-        outcomes = self._backend.generate(prompts, sampling)
-        return [
-            asked.fail(self.name, prompt.messages[0].content) or outcome
-            for prompt, outcome in zip(prompts, outcomes, strict=True)
-        ]
+    def stream(self, prompts, sampling):
+        """Eight at a time, and the last of them first."""
+        asked, todo, first = self._asked, iter(prompts), 0
+        while drawn := list(islice(todo, 8)):
+            asked.prompts += [(self.name, prompt.messages[0].content) for prompt in drawn]
+            outcomes = self._backend.generate(drawn, sampling)
+            for index in reversed(range(len(drawn))):
+                wrong = asked.fail(self.name, drawn[index].messages[0].content)
+                yield first + index, wrong or outcomes[index]
+            first += len(drawn)
 
     def close(self):
         self._asked.closed.append(self.name)
@@ -85,7 +88,7 @@ class _Watched:
 
 @pytest.fixture
 def asked(monkeypatch):
-    monkeypatch.setattr(label_module, "_CHUNK_LOCAL", 8)
+    monkeypatch.setattr(label_module, "PART_ROWS", 8)
     asked = Asked()
     monkeypatch.setattr(label_module, "open_backend", asked.open)
     return asked
@@ -98,11 +101,14 @@ def test_a_run_is_whole(finished, pyramid, dataset):
     assert run.manifest.complete
     assert run.manifest.reference == "gold"
     assert run.manifest.price_note == "prices made up"
+    rows = [row for own in run.generations.values() for row in own]
     assert run.manifest.counts == {
         "queries": QUESTIONS,
         "generations": 3 * QUESTIONS,
         "failed": 0,
         "failed_by_model": {"a": 0, "b": 0, "o": 0},
+        "retryable": 0,
+        "cost_usd": pytest.approx(sum(row.cost_usd for row in rows)),
     }
     assert not run.manifest.tokens_estimated
     for spec in pyramid.models:
@@ -125,7 +131,7 @@ def test_a_run_is_whole(finished, pyramid, dataset):
     for name in ("a", "b"):
         assert sorted(run.hidden_states[name]) == HIDDEN_KEYS
         assert all(
-            values.shape == (QUESTIONS, 64) and np.abs(values).max() > 0
+            values.shape == (QUESTIONS, 64) and np.abs(values[:]).max() > 0
             for values in run.hidden_states[name].values()
         )
     assert run.hidden_keys == HIDDEN_KEYS
@@ -348,14 +354,14 @@ def test_strict_makes_a_failed_row_an_error_and_keeps_the_rest(tmp_path, pyramid
 
 
 def test_a_chunk_in_which_every_row_fails(tmp_path, pyramid, dataset, asked):
-    first = {query.question for query in dataset.queries[:8]}
+    first = {query.question for query in list(dataset.queries)[:8]}
     asked.fail = lambda name, text: (
         Failure(message="refused", can_retry=False) if name == "a" and text in first else None
     )
     label(dataset, pyramid, tmp_path / "run")
     run = read_labelled_run(tmp_path / "run")
     assert not (tmp_path / "run" / "hidden_states" / "m00-000000.safetensors").exists()
-    states = run.hidden_states["a"][HIDDEN_KEYS[0]]
+    states = run.hidden_states["a"][HIDDEN_KEYS[0]][:]
     assert states.shape == (QUESTIONS, 64)
     assert not states[:8].any()
     assert states[8:].any(axis=1).all()
@@ -364,7 +370,7 @@ def test_a_chunk_in_which_every_row_fails(tmp_path, pyramid, dataset, asked):
 def test_what_failed_for_now_is_asked_again_and_the_rest_is_not(
     tmp_path, pyramid, dataset, asked, finished
 ):
-    busy, never = dataset.queries[3].question, dataset.queries[12].question
+    busy, never = (list(dataset.queries)[index].question for index in (3, 12))
 
     def fail(name, text):
         if name == "b" and text == busy:
@@ -395,15 +401,15 @@ def test_what_failed_for_now_is_asked_again_and_the_rest_is_not(
     ]
     for key in HIDDEN_KEYS:
         np.testing.assert_allclose(
-            run.hidden_states["b"][key].astype(np.float32),
-            whole.hidden_states["b"][key].astype(np.float32),
+            run.hidden_states["b"][key][:].astype(np.float32),
+            whole.hidden_states["b"][key][:].astype(np.float32),
             atol=5e-3,
             rtol=2e-3,
         )
 
 
 def test_the_budget_counts_only_what_is_asked_again(tmp_path, pyramid, dataset, asked):
-    busy = dataset.queries[0].question
+    busy = next(iter(dataset.queries)).question
     asked.fail = lambda name, text: (
         Failure(message="busy", can_retry=True) if (name, text) == ("o", busy) else None
     )
@@ -522,7 +528,7 @@ def test_the_embedded_models_answer_word_problems(tmp_path):
         assert all(row.logprobs is not None for row in run.generations[spec.name])
         (states,) = run.hidden_states[spec.name].values()
         assert len(states) == 24
-        assert states.any(axis=1).all()
+        assert states[:].any(axis=1).all()
 
 
 def test_a_folder_with_other_files_is_left_alone(pyramid, dataset, tmp_path):

@@ -14,7 +14,7 @@ from pyramid_moa.data_prep.datasets import load_queries
 from pyramid_moa.data_prep.label import label
 from pyramid_moa.data_prep.pyramid import load_pyramid
 
-# Six parts of each of three models.
+# Three parts of each of three models.
 QUESTIONS = 1500
 PATIENCE_S = 120
 

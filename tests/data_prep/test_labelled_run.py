@@ -44,8 +44,9 @@ def make(path, *, gold=True, complete=True):
         folder.write_part(model, 0, rows[name][:3])
         folder.write_part(model, 1, rows[name][3:])
     reference = "gold" if gold else "oracle"
+    answers = [[row.answer for row in own] for own in rows.values()]
     folder.write_labels(
-        label_queries(queries, [rows["a"], rows["b"]], rows["o"], GRADER, reference=reference)
+        label_queries(queries, answers[:-1], answers[-1], GRADER, reference=reference)
     )
     cost = ModelCost(name="a", price=Price(), active_parameters=None)
     write_manifest(

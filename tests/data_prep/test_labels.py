@@ -22,8 +22,8 @@ def queries(*golds):
 def test_a_query_is_labelled_by_vote_and_oracle():
     found = label_queries(
         queries("4", "4", "4", "4"),
-        [rows("4", "5", None, "5"), rows("4", "4", None, "4"), rows("5", "5", None, None)],
-        rows("4", "4", "4", None),
+        [["4", "5", None, "5"], ["4", "4", None, "4"], ["5", "5", None, None]],
+        ["4", "4", "4", None],
         NUMBERS,
         reference="gold",
     )
@@ -43,8 +43,8 @@ def test_a_query_is_labelled_by_vote_and_oracle():
 def test_votes_go_by_the_graders_equality_not_by_the_string():
     (found,) = label_queries(
         queries(r"\frac{3}{4}"),
-        [rows("3/4"), rows("1"), rows("0.75"), rows(r"\frac34")],
-        rows("2"),
+        [["3/4"], ["1"], ["0.75"], [r"\frac34"]],
+        ["2"],
         MATHS,
         reference="gold",
     )
@@ -57,8 +57,8 @@ def test_votes_go_by_the_graders_equality_not_by_the_string():
 def test_without_gold_the_oracle_is_the_reference():
     found = label_queries(
         queries(None, None, None),
-        [rows("4", "5", None)],
-        rows("4.0", "4", None),
+        [["4", "5", None]],
+        ["4.0", "4", None],
         NUMBERS,
         reference="oracle",
     )

@@ -99,8 +99,8 @@ def test_no_run_folder(tmp_path):
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"format_version": 2}, "version 1, found pyramid-moa run 2"),
-        ({"format": "other"}, "found other 1"),
+        ({"format_version": 1}, "version 2, found pyramid-moa run 1"),
+        ({"format": "other"}, "found other 2"),
         ({"dataset": None, "colour": "red"}, "damaged.*colour"),
         ({"costs": [{"name": "a"}]}, "damaged"),
         ({"costs": 3}, "damaged"),

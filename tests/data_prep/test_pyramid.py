@@ -54,9 +54,10 @@ def test_a_folder_beside_the_file_is_found_from_anywhere(path, tmp_path, monkeyp
     assert found.oracle.model == "served"
 
 
-def test_a_model_that_up_starts_is_a_folder_too(path, tmp_path):
-    entry = 'model: served, backend: openai, base_url: "http://127.0.0.1:1/v1"'
-    path.write_text(YAML.replace(entry, "model: served, backend: openai, port: 8001"))
+def test_a_model_with_a_port_is_a_folder_however_it_is_reached(path, tmp_path):
+    served = 'model: served, backend: openai, base_url: "http://127.0.0.1:1/v1"'
+    assert served in YAML
+    path.write_text(YAML.replace(served, "model: served, backend: openai, port: 8001"))
     assert load_pyramid(path).oracle.model == str(tmp_path / "served")
 
 

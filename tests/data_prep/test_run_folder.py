@@ -128,8 +128,8 @@ def test_parts_are_put_together_in_order_whatever_failed(folder):
     assert [row.query_id for row in folder.read_generations(0)] == [f"q{n}" for n in range(6)]
     found = folder.read_hidden_states(0)
     assert sorted(found) == sorted(KEYS)
-    np.testing.assert_array_equal(found[KEYS[0]][:, 0], [0, 0, 2, 3, 4, 5])
-    np.testing.assert_array_equal(found[KEYS[1]][:, 2], [0, 0, 3, 4, 5, 6])
+    np.testing.assert_array_equal(found[KEYS[0]][:][:, 0], [0, 0, 2, 3, 4, 5])
+    np.testing.assert_array_equal(found[KEYS[1]][:][:, 2], [0, 0, 3, 4, 5, 6])
     assert found[KEYS[0]].dtype == np.float16
     assert folder.read_hidden_states(2) == {}
 

@@ -29,7 +29,7 @@ def _router(*, hidden_key=None, groups=("agreement", "confidence"), **changes):
     features = torch.randn(40, shape.features, generator=generator)
     features[::5, 3] = torch.nan
     hidden = [torch.randn(40, 6, generator=generator) for _ in shape.hidden_sizes]
-    network.fit_inputs(features, hidden)
+    network.fit_inputs(features, hidden, generator)
     card = RouterCard(
         **{
             "members": [RouterMember(name=n, hidden_size=size) for n in spec.members],

@@ -30,7 +30,7 @@ def test_fitted_inputs_are_standardised_and_unknown_ones_are_in_the_middle():
     features = torch.randn(400, 4) * torch.tensor([1.0, 10.0, 0.0, 1.0]) + 3
     features[::3, 1] = torch.nan
     features[:, 3] = torch.nan
-    made.fit_inputs(features, [])
+    made.fit_inputs(features, [], torch.Generator())
     inputs = made.inputs(features, [])
     assert inputs.shape == (400, made.shape.inputs)
     values, unknown = inputs[:, :4], inputs[:, 4:8]
@@ -50,8 +50,7 @@ def test_hidden_states_become_uncorrelated_components(count, size):
     states = torch.randn(max(count, 1), size, generator=torch.Generator().manual_seed(1))
     states = states[:count] * torch.linspace(5, 0.5, size)
     states = torch.cat([states, torch.zeros(3, size)])  # who failed has none
-    torch.manual_seed(0)
-    made.fit_inputs(torch.zeros(count + 3, 4), [states])
+    made.fit_inputs(torch.zeros(count + 3, 4), [states], torch.Generator().manual_seed(0))
     reduced = made.inputs(torch.zeros(count + 3, 4), [states])[:, 8:]
     assert reduced.shape == (count + 3, 3)
     assert not reduced[-3:].any()
@@ -66,7 +65,7 @@ def test_scores_do_not_hang_on_company():
     """One by one, as the router scores; a batch may round otherwise, but not by more."""
     made = network(hidden=(6, 6))
     features, hidden = torch.randn(9, 4), [torch.randn(9, 6), torch.randn(9, 6)]
-    made.fit_inputs(features, hidden)
+    made.fit_inputs(features, hidden, torch.Generator())
     together = made(features, *hidden)
     for row in range(9):
         alone = made(features[row : row + 1], *(h[row : row + 1] for h in hidden))

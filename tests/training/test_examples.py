@@ -11,7 +11,7 @@ from pyramid_moa.errors import RunFolderError
 from pyramid_moa.router_model.features import DEFAULT_GROUPS, FeatureSpec
 from pyramid_moa.router_model.router import Router
 from pyramid_moa.training.examples import gather_examples
-from synthetic import HIDDEN_KEY, MEMBERS
+from synthetic import HIDDEN_KEY, HIDDEN_SIZE, MEMBERS
 
 SPEC = FeatureSpec(members=MEMBERS, groups=DEFAULT_GROUPS)
 
@@ -30,7 +30,7 @@ def test_features_are_those_of_the_router(run, trained_on_hidden):
         evidence = router.evidence(run.queries[index].question, answers)
         assert examples.features[index].numpy().tobytes() == evidence.values.tobytes()
         for states, vector in zip(examples.hidden, router.hidden_states(answers), strict=True):
-            assert np.array_equal(states[index].numpy(), vector.astype(np.float32))
+            assert np.array_equal(states[index], vector)
         assert examples.ensemble_fails[index] == (not run.labels[index].vote_correct)
         assert examples.oracle_right[index] == run.labels[index].oracle_correct
     assert not examples.hidden[0][7].any()  # it failed there
@@ -41,7 +41,10 @@ def test_taking_some(run):
     some = examples.take([5, 2])
     assert len(some) == 2
     assert torch.equal(some.features[1].nan_to_num(), examples.features[2].nan_to_num())
-    assert torch.equal(some.hidden[2][0], examples.hidden[2][5])
+    assert some.hidden[2].shape == (2, HIDDEN_SIZE)
+    np.testing.assert_array_equal(some.hidden[2][:], examples.hidden[2][np.array([5, 2])])
+    again = some.take([1, 1, 0])
+    np.testing.assert_array_equal(again.hidden[2][1:], examples.hidden[2][np.array([2, 5])])
     assert some.labels[0].tolist() == examples.labels[0][[5, 2]].tolist()
 
 
@@ -55,7 +58,7 @@ def test_hidden_states_that_are_missing_or_no_numbers(run):
     ):
         gather_examples(run, SPEC, hidden_key="x")
     states = {name: dict(values) for name, values in run.hidden_states.items()}
-    states["small"][HIDDEN_KEY] = states["small"][HIDDEN_KEY].copy()
+    states["small"][HIDDEN_KEY] = states["small"][HIDDEN_KEY][:]
     states["small"][HIDDEN_KEY][4, 2] = np.inf
     with pytest.raises(RunFolderError, match="member 'small': expected finite values"):
         gather_examples(replace(run, hidden_states=states), SPEC, hidden_key=HIDDEN_KEY)

@@ -14,10 +14,13 @@ from sklearn.metrics import roc_auc_score
 
 from pyramid_moa.data_prep.import_recorded import import_recorded
 from pyramid_moa.data_prep.labelled_run import read_labelled_run
+from pyramid_moa.data_prep.mapped_rows import MappedRows
 from pyramid_moa.errors import CheckpointError, ConfigError, RunFolderError
 from pyramid_moa.records import question_hash
+from pyramid_moa.router_model import hidden_rows
 from pyramid_moa.router_model.router import Router
 from pyramid_moa.training.config import NetworkConfig, TrackingConfig
+from pyramid_moa.training.cross_validation import cross_validated_scores
 from pyramid_moa.training.module import RouterModule
 from pyramid_moa.training.replay import score_run
 from pyramid_moa.training.train import train
@@ -49,6 +52,33 @@ def test_training_leaves_the_callers_random_numbers_alone(imported_run, tmp_path
     torch.manual_seed(5)
     made(imported_run, tmp_path / "checkpoint")
     assert torch.equal(torch.rand(3), expected)
+
+
+@pytest.fixture
+def most_rows(monkeypatch):
+    """The most rows of hidden states that were asked for at once, where pieces have 32 rows."""
+    monkeypatch.setattr(hidden_rows, "_ROWS", 32)
+    read, asked = MappedRows._at, [0]
+
+    def at(self, positions):
+        asked[0] = max(asked[0], len(positions))
+        return read(self, positions)
+
+    monkeypatch.setattr(MappedRows, "_at", at)
+    return asked
+
+
+def test_hidden_states_are_read_a_piece_at_a_time(labelled_run, tmp_path, most_rows):
+    card = made(labelled_run, tmp_path / "checkpoint").card
+    assert card.hidden_key == HIDDEN_KEY
+    assert card.validation["failure_auroc"] > 0.75
+    assert most_rows == [32]
+
+
+def test_cross_validation_reads_a_piece_at_a_time(labelled_run, most_rows):
+    run = read_labelled_run(labelled_run)
+    assert len(cross_validated_scores(run, quick_config(), folds=2)) == len(run.queries)
+    assert most_rows == [32]
 
 
 @pytest.mark.parametrize("kind", ["imported", "labelled"])

@@ -40,8 +40,8 @@ class ModelSpec:
     Attributes:
         name: its name in the pyramid, unique there.
         backend: the way it is run.
-        model: Hugging Face id, a folder (relative to the YAML file), or the name that the server
-            knows it by.
+        model: Hugging Face id, a folder (relative to the YAML file), the name that the server
+            knows it by, or, recorded, ``TABLE.parquet::MODEL[::VARIANT[::SAMPLE]]``.
         price: US dollars per million tokens.
         active_parameters: parameters used for one token, for FLOPs; null where unknown.
         dtype: transformers and vllm: ``auto``, ``float32``, ``bfloat16`` or ``float16``.

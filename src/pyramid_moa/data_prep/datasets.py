@@ -3,15 +3,18 @@
 import hashlib
 import json
 import logging
-import math
+from array import array
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import Any
+
+import numpy as np
 
 from pyramid_moa.data_prep.dataset_spec import DatasetSpec, parse_spec
-from pyramid_moa.data_prep.table_files import SUFFIXES, Row, Table, read_table
+from pyramid_moa.data_prep.file_queries import COLUMNS, FileQueries, gold_after_hashes
+from pyramid_moa.data_prep.table_files import SUFFIXES
 from pyramid_moa.errors import ConfigError, DataError, import_extra
 from pyramid_moa.records import Query
 
@@ -19,13 +22,6 @@ __all__ = ["LoadedDataset", "load_queries"]
 
 _LOG = logging.getLogger(__name__)
 
-# Column by what it holds: the option that names it, and the names looked for without one.
-_COLUMNS = {
-    "question": ("question",),
-    "answer": ("gold", "answer"),
-    "id": ("id", "query_id", "question_id"),
-    "split": ("split",),
-}
 _GSM8K_PARTS = {"gsm8k": ("train", "test"), "gsm8k:train": ("train",), "gsm8k:test": ("test",)}
 _WORD_PROBLEMS = {"train": 1500, "test": 500, "seed": 0}
 _MOST_IDS_SHOWN = 5
@@ -33,23 +29,32 @@ _MOST_IDS_SHOWN = 5
 
 @dataclass(frozen=True, kw_only=True)
 class LoadedDataset:
-    """A data set in memory.
+    """A data set that was found to be in order; a file's queries stay in the file.
 
     Attributes:
         name: what manifests and reports call it.
-        queries: in the source's order; splits as the source gives them, otherwise None.
+        queries: in the source's order; splits as the source gives them, otherwise None. Can be
+            gone over again and again; a file's are read anew each time, and raise a DataError where
+            it is no longer the same.
+        count: how many.
         fingerprint: SHA-256 over ids, questions, golds and splits in order.
         has_gold: whether every query has a reference answer.
+        has_test: whether any query has the split ``test``, which ``assign_splits`` asks for.
     """
 
     name: str
-    queries: tuple[Query, ...]
+    queries: Iterable[Query]
+    count: int
     fingerprint: str
     has_gold: bool
+    has_test: bool
 
 
 def load_queries(spec: str | DatasetSpec, *, limit: int | None = None) -> LoadedDataset:
-    """Load a data set.
+    """Load a data set: go over it once, and make sure that it is in order.
+
+    What is kept of a file are some bytes a query, whatever their length; a .json file alone is held
+    whole while it is gone over. gsm8k and word-problems, which have their bounds, are held.
 
     Args:
         spec: ``gsm8k``, ``gsm8k:train`` or ``gsm8k:test`` (from the Hugging Face hub);
@@ -59,7 +64,8 @@ def load_queries(spec: str | DatasetSpec, *, limit: int | None = None) -> Loaded
             id, query_id or question_id (may be missing: the row's number); split (may be missing).
             A gold that is null, NaN or blank is none.
             A gold with ``####`` in it, as in GSM8K's own file, is what follows the last one.
-        limit: keep only the first so many.
+        limit: keep only the first so many. Questions beyond are not looked at, but for the columns
+            that a JSON file has in any of its rows.
 
     Raises:
         ConfigError: the spec names no source, or an option that the source does not have.
@@ -69,26 +75,28 @@ def load_queries(spec: str | DatasetSpec, *, limit: int | None = None) -> Loaded
     spec = parse_spec(spec) if isinstance(spec, str) else spec
     if limit is not None and limit < 1:
         raise ConfigError(f"limit: expected at least 1, found {limit}")
-    name, queries = _load(spec)
-    if not queries:
+    name, queries = _find(spec, limit)
+    scan = _scan(name, queries)
+    if not scan.count:
         raise DataError(f"{name}: expected questions, found none: the data set is empty")
-    _check_ids(name, queries)
-    queries = queries[:limit]
     return LoadedDataset(
         name=name,
         queries=queries,
-        fingerprint=_fingerprint(queries),
-        has_gold=all(query.gold is not None for query in queries),
+        count=scan.count,
+        fingerprint=scan.fingerprint,
+        has_gold=scan.has_gold,
+        has_test=scan.has_test,
     )
 
 
-def _load(spec: DatasetSpec) -> tuple[str, tuple[Query, ...]]:
-    """Find the source and read it."""
+def _find(spec: DatasetSpec, limit: int | None) -> tuple[str, Iterable[Query]]:
+    """Find the source; its first so many queries can be gone over again and again."""
     if spec.source in _GSM8K_PARTS:
         spec.check_options(())
-        return spec.source, tuple(_from_hub(_GSM8K_PARTS[spec.source]))
+        return spec.source, tuple(islice(_from_hub(_GSM8K_PARTS[spec.source]), limit))
     if spec.source == "word-problems":
-        return _word_problems(spec)
+        name, queries = _word_problems(spec)
+        return name, queries[:limit]
     path = Path(spec.source)
     if path.suffix.lower() not in SUFFIXES:
         known = ", ".join([*_GSM8K_PARTS, "word-problems"])
@@ -96,8 +104,8 @@ def _load(spec: DatasetSpec) -> tuple[str, tuple[Query, ...]]:
             f"unknown data set {spec.source!r}: expected {known}, or a file ending in "
             f"{', '.join(SUFFIXES)}"
         )
-    spec.check_options(_COLUMNS)
-    return path.name, _from_file(path, spec)
+    spec.check_options(COLUMNS)
+    return path.name, FileQueries.open(path, columns=spec.options, limit=limit)
 
 
 def _from_hub(parts: Iterable[str]) -> Iterable[Query]:
@@ -117,7 +125,7 @@ def _from_hub(parts: Iterable[str]) -> Iterable[Query]:
             yield Query(
                 query_id=f"{part}-{number:05d}",
                 question=row["question"],
-                gold=_after_hashes(row["answer"]),
+                gold=gold_after_hashes(row["answer"]),
                 split="test" if part == "test" else None,
             )
 
@@ -156,88 +164,47 @@ def _count(spec: DatasetSpec, key: str, default: int) -> int:
     return int(text)
 
 
-def _from_file(path: Path, spec: DatasetSpec) -> tuple[Query, ...]:
-    """Read the queries of a file."""
-    candidates = {name for names in _COLUMNS.values() for name in names}
-    table = read_table(path, wanted=candidates | set(spec.options.values()))
-    if not table.rows:
-        return ()
-    columns = _match_columns(path, table, spec)
-    return tuple(_query(path, number, row, columns) for number, row in enumerate(table.rows))
+@dataclass(frozen=True, kw_only=True)
+class _Scan:
+    """What one pass over a data set finds out."""
+
+    count: int
+    fingerprint: str
+    has_gold: bool
+    has_test: bool
 
 
-def _match_columns(path: Path, table: Table, spec: DatasetSpec) -> dict[str, str]:
-    """Find the column of each field; every missing one is named."""
-    found: dict[str, str] = {}
-    missing = []
-    for field, names in _COLUMNS.items():
-        chosen = spec.options.get(field)
-        column = next((n for n in ((chosen,) if chosen else names) if n in table.columns), None)
-        if column is not None:
-            found[field] = column
-        elif chosen or field == "question":
-            missing.append(f"{chosen or field!r} for the {field}")
-    if missing:
-        raise DataError(
-            f"{path}: expected a column {' and '.join(missing)}; the file has "
-            f"{', '.join(map(repr, table.columns)) or 'none'}: name columns as in "
-            f"{path.name}?question=COLUMN&answer=COLUMN"
-        )
-    return found
+def _scan(name: str, queries: Iterable[Query]) -> _Scan:
+    """Go over all queries once.
 
-
-def _query(path: Path, number: int, row: Row, columns: dict[str, str]) -> Query:
-    """Make a query of a row."""
-    question = row.values.get(columns["question"])
-    if not isinstance(question, str):
-        kind = "nothing" if question is None else f"{type(question).__name__} {question!r:.40}"
-        raise DataError(
-            f"{path}: {row.place}: expected a text in column {columns['question']!r}, found {kind}"
-        )
-    if not question.strip():
-        raise DataError(f"{path}: {row.place}: the question is blank: fill it or drop the row")
-    values = {
-        field: _scalar(path, row, columns[field]) if field in columns else None
-        for field in ("answer", "id", "split")
-    }
-    query_id = values["id"] if "id" in columns else str(number)
-    if not query_id or not query_id.strip():
-        raise DataError(f"{path}: {row.place}: no id in column {columns['id']!r}")
-    gold = None if values["answer"] is None else _after_hashes(values["answer"])
-    return Query(
-        query_id=query_id,
-        question=question,
-        gold=gold if gold and gold.strip() else None,
-        split=values["split"] or None,
+    Raises:
+        DataError: an id occurs twice, or a source is wrong further on.
+    """
+    digest = hashlib.sha256()
+    has_gold, has_test = True, False
+    hashes = array("q")  # eight bytes an id: the ids themselves may be too many to hold
+    for query in queries:
+        fields = [query.query_id, query.question, query.gold, query.split]
+        digest.update(json.dumps(fields).encode("ascii") + b"\n")
+        hashes.append(hash(query.query_id))
+        if query.gold is None:
+            has_gold = False
+        if query.split == "test":
+            has_test = True
+    _check_ids(name, queries, hashes)
+    return _Scan(
+        count=len(hashes), fingerprint=digest.hexdigest(), has_gold=has_gold, has_test=has_test
     )
 
 
-def _scalar(path: Path, row: Row, column: str) -> str | None:
-    """Read a text or number as text, None where there is none."""
-    value: Any = row.values.get(column)
-    if value is None or isinstance(value, str):
-        return value
-    if isinstance(value, (dict, list, bytes)):
-        raise DataError(
-            f"{path}: {row.place}: expected a text or number in column {column!r}, found "
-            f"{type(value).__name__} {value!r:.40}"
-        )
-    if isinstance(value, float) and math.isnan(value):
-        return None  # what other libraries write where there is nothing
-    if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
-        return str(int(value))  # 3.0 is what a column of numbers with gaps makes of 3
-    return str(value)
-
-
-def _after_hashes(gold: str) -> str:
-    """Take what follows the last ``####`` without commas, or the text as it is."""
-    _, hashes, answer = gold.rpartition("####")
-    return answer.strip().replace(",", "") if hashes else gold
-
-
-def _check_ids(name: str, queries: Sequence[Query]) -> None:
-    """Refuse ids that occur twice."""
-    counts = Counter(query.query_id for query in queries)
+def _check_ids(name: str, queries: Iterable[Query], hashes: "array[int]") -> None:
+    """Refuse ids that occur twice; the hash of each is known."""
+    ordered = np.sort(np.frombuffer(hashes, np.int64))
+    repeated = set(ordered[1:][ordered[1:] == ordered[:-1]].tolist())
+    if not repeated:
+        return
+    # Only those of equal hash can be equal: their number is small, or all that is wrong.
+    counts = Counter(query.query_id for query in queries if hash(query.query_id) in repeated)
     twice = [query_id for query_id, count in counts.items() if count > 1]
     if twice:
         shown = ", ".join(map(repr, twice[:_MOST_IDS_SHOWN]))
@@ -246,12 +213,3 @@ def _check_ids(name: str, queries: Sequence[Query]) -> None:
             f"{name}: expected every id once, found {shown}{more} several times: make them "
             "unique, or name another column as in ?id=COLUMN"
         )
-
-
-def _fingerprint(queries: Iterable[Query]) -> str:
-    """Hash what makes a data set the same one."""
-    digest = hashlib.sha256()
-    for query in queries:
-        fields = [query.query_id, query.question, query.gold, query.split]
-        digest.update(json.dumps(fields).encode("ascii") + b"\n")
-    return digest.hexdigest()

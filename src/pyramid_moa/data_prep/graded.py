@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import overload
 
 from pyramid_moa.backends import (
@@ -34,9 +35,9 @@ def graded_generation(
         grader: finds and compares answers.
 
     Returns:
-        The generation; a recorded one is handed on as it is. Where the backend has not counted
-        tokens, their number is estimated, and marked so. Its texts can be stored whatever the
-        backend and the grader have given.
+        The generation; a recorded one is handed on as it is, as the answer to this query. Where
+        the backend has not counted tokens, their number is estimated, and marked so. Its texts can
+        be stored whatever the backend and the grader have given.
     """
     if isinstance(outcome, Failure):
         return Generation(
@@ -49,7 +50,7 @@ def graded_generation(
             cost_usd=0.0,
         )
     if outcome.recorded is not None:
-        return outcome.recorded
+        return _replayed(query, outcome.recorded, grader)
     response = storable(outcome.text)
     extraction = grader.extract(response)
     answer = storable(extraction.answer) if extraction else None
@@ -121,6 +122,13 @@ def storable(text: str | None) -> str | None:
         A text of the same length, so that places in it stay what they are.
     """
     return None if text is None else _SURROGATE.sub("\ufffd", text)
+
+
+def _replayed(query: Query, row: Generation, grader: Grader) -> Generation:
+    if query.gold is None:
+        return replace(row, query_id=query.query_id)
+    correct = _correct(row.answer, query.gold, grader)
+    return replace(row, query_id=query.query_id, correct=correct)
 
 
 def _correct(answer: str | None, gold: str | None, grader: Grader) -> bool | None:

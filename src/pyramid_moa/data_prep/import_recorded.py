@@ -8,18 +8,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from pyramid_moa.data_prep.graded import storable
 from pyramid_moa.data_prep.labels import label_queries
 from pyramid_moa.data_prep.manifest import Manifest, ModelCost, write_manifest
 from pyramid_moa.data_prep.prices import find_cost
+from pyramid_moa.data_prep.recorded_generation import recorded_generation
 from pyramid_moa.data_prep.recorded_table import Recording, find_recording, read_recordings
 from pyramid_moa.data_prep.run_folder import RunFolder
 from pyramid_moa.data_prep.splits import assign_splits
-from pyramid_moa.data_prep.token_estimate import estimate_tokens
 from pyramid_moa.errors import DataError, RunFolderError
 from pyramid_moa.grading import Grader, infer_grader_name, load_grader
 from pyramid_moa.progress import Progress
-from pyramid_moa.records import Generation, LogprobStatistics, Query, question_hash
+from pyramid_moa.records import Generation, Query, question_hash
 
 __all__ = ["import_recorded"]
 
@@ -87,7 +86,9 @@ def import_recorded(
             given = recording.model in (prices or {})
             rows.append(
                 [
-                    _generation(query, recording.rows[key], name, cost, grader, prices_given=given)
+                    recorded_generation(
+                        query, recording.rows[key], name, cost, grader, prices_given=given
+                    )
                     for query, key in zip(queries, keys, strict=True)
                 ]
             )
@@ -165,51 +166,6 @@ def _infer(
     return name
 
 
-def _generation(
-    query: Query,
-    row: dict[str, Any],
-    name: str,
-    cost: ModelCost,
-    grader: Grader,
-    *,
-    prices_given: bool,
-) -> Generation:
-    response, answer = row["response"], row.get("answer")
-    # Where the source has looked for answers, a null means that there is none.
-    if "answer" not in row and response is not None:
-        extraction = grader.extract(response)
-        answer = storable(extraction.answer) if extraction else None
-    prompt_tokens, completion_tokens = row["prompt_tokens"], row["completion_tokens"]
-    estimated = prompt_tokens is None or completion_tokens is None
-    if prompt_tokens is None:
-        prompt_tokens = estimate_tokens(query.question)
-    if completion_tokens is None:
-        completion_tokens = estimate_tokens(response if response is not None else answer or "")
-    usd = row["cost_usd"]
-    if usd is None or prices_given:
-        usd = (prompt_tokens * cost.price.input + completion_tokens * cost.price.output) / 1e6
-    mean_logprob = row["mean_logprob"]
-    return Generation(
-        query_id=query.query_id,
-        model=name,
-        variant=row["variant"],
-        sample=row["sample"],
-        response=response,
-        answer=answer,
-        correct=None
-        if query.gold is None
-        else answer is not None and grader.equal(answer, query.gold),
-        finish_reason=row["finish_reason"],
-        prompt_tokens=prompt_tokens,
-        completion_tokens=completion_tokens,
-        tokens_estimated=estimated,
-        latency_s=row["latency_s"],
-        cost_usd=usd,
-        confidence=row["confidence"],
-        logprobs=None if mean_logprob is None else LogprobStatistics(mean=mean_logprob),
-    )
-
-
 def _manifest(
     tables: Sequence[Path],
     names: Sequence[str],
@@ -239,6 +195,8 @@ def _manifest(
             "generations": len(queries) * len(names),
             "failed": 0,
             "failed_by_model": dict.fromkeys(names, 0),
+            "retryable": 0,
+            "cost_usd": sum(row.cost_usd or 0.0 for own in rows for row in own),
         },
         complete=True,
         tokens_estimated=any(row.tokens_estimated for own in rows for row in own),
@@ -261,11 +219,14 @@ def _write(
         raise RunFolderError(f"{out}: can't make a folder there: {error.strerror}") from error
     try:
         folder = RunFolder(aside)
-        folder.create(queries)
+        folder.create(queries, part_rows=_CHUNK)
         for model, own in enumerate(rows):
             for chunk, first in enumerate(range(0, len(own), _CHUNK)):
                 folder.write_part(model, chunk, own[first : first + _CHUNK])
-        labels = label_queries(queries, rows[:-1], rows[-1], grader, reference=manifest.reference)
+        answers = [[row.answer for row in own] for own in rows]
+        labels = label_queries(
+            queries, answers[:-1], answers[-1], grader, reference=manifest.reference
+        )
         folder.write_labels(labels)
         write_manifest(aside, manifest)
         aside.rename(out)

@@ -1,33 +1,36 @@
 """Labelling: every model of a pyramid answers every query of a data set, once."""
 
+import errno
 import math
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
-from pyramid_moa.backends import Backend, ModelSpec, generation_cost_usd, open_backend
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pyramid_moa.backends import Backend, generation_cost_usd, open_backend
+from pyramid_moa.data_prep.budget import Budget
 from pyramid_moa.data_prep.datasets import LoadedDataset
-from pyramid_moa.data_prep.graded import graded_generation
 from pyramid_moa.data_prep.labels import label_queries
 from pyramid_moa.data_prep.manifest import Manifest, model_costs, read_manifest, write_manifest
 from pyramid_moa.data_prep.pyramid import Pyramid
-from pyramid_moa.data_prep.run_folder import RunFolder
+from pyramid_moa.data_prep.replayed_model import open_replayed
+from pyramid_moa.data_prep.run_folder import PART_ROWS, RunFolder
+from pyramid_moa.data_prep.run_tables import Label
 from pyramid_moa.data_prep.splits import assign_splits
-from pyramid_moa.data_prep.token_estimate import estimate_tokens
-from pyramid_moa.errors import BudgetError, ConfigError, DataError, PyramidError, RunFolderError
-from pyramid_moa.grading import Grader, load_grader
+from pyramid_moa.data_prep.turn import ALLOWANCE, Turn, prompt_tokens
+from pyramid_moa.errors import ConfigError, DataError, PyramidError, RunFolderError
+from pyramid_moa.grading import load_grader
 from pyramid_moa.progress import Progress
-from pyramid_moa.records import Generation, Query
+from pyramid_moa.records import Query
 
 __all__ = ["label"]
 
-# Queries of one part. A remote model's part is smaller: what is under way when the process dies
-# has to be paid for again.
-_CHUNK_LOCAL = 256
-_CHUNK_REMOTE = 32
-# Estimates of prompt tokens come close from below, and chat templates add to them: what money is
-# concerned is reckoned with so many times the estimate, or more where a model has counted more.
-_ALLOWANCE = 1.5
+# Chunks whose prompts stand for all in the estimate of the cost.
+_SAMPLED_CHUNKS = 40
 
 
 def label(
@@ -43,13 +46,16 @@ def label(
 ) -> Manifest:
     """Generate with every model, grade, and label; leaves a run folder.
 
+    Memory does not grow with the number of queries: they are read a chunk at a time, and what the
+    models answer is on disk as soon as it is there.
+
     Args:
         dataset: the queries.
         pyramid: the models, the prompt and the grader.
         out: the run folder; with ``resume`` it may hold a part of the same run.
         split: put all queries in this split instead of dividing them by hash.
         resume: go on with what is there, and try again what failed and may succeed now.
-        max_usd: stop before a part that could take the run's cost past this.
+        max_usd: stop before an answer that could take the run's cost past this.
         strict: a failed generation is an error.
         say: shown what the run will cost, and how it went.
 
@@ -57,198 +63,105 @@ def label(
         The manifest of the finished run.
 
     Raises:
-        RunFolderError: the folder is another run's, or is there without ``resume``.
+        RunFolderError: the folder is another run's, or is there without ``resume``; or the disk is
+            full, and what was generated is kept.
         BudgetError: ``max_usd`` is reached; what was generated is kept.
         DataError: a question can't be stored; or, with ``strict``, a generation failed, and what
             was generated is kept.
-        BackendError: a model can't be loaded or reached. Where nothing has been generated yet,
-            no folder is left behind.
+        BackendError: a model can't be loaded or reached, or is gone; what was generated is kept.
+            Where nothing has been generated yet, no folder is left behind.
         ConfigError: ``max_usd`` is not an amount.
     """
+    _check_options(split, max_usd)
+    wanted = _manifest(dataset, pyramid, split)
+    folder = RunFolder(out)
+    fresh = not (out / "manifest.json").exists()
+    if fresh:
+        folder.check_free()
+    elif not resume:
+        raise RunFolderError(
+            f"{out}: there is a run already; --resume goes on with it, another --out starts afresh"
+        )
+    if not dataset.has_gold:
+        say("not every question has gold: labels and figures are against the oracle's answers")
+    with folder.locked(), _keeping(folder, fresh=fresh):
+        _open_folder(folder, wanted, _queries(dataset, split))
+        found = read_manifest(out)
+        if not _is_finished(folder, found):
+            say(_estimate(folder, pyramid, dataset.count))
+            budget = Budget(max_usd, spent_usd=_spent(folder, pyramid))
+            for model in range(len(pyramid.models)):
+                _label_model(folder, pyramid, model, budget=budget, strict=strict)
+            found = _finish(folder, pyramid, wanted)
+        # Prices may have changed since: they are no part of what makes a run the same.
+        done = replace(found, costs=wanted.costs, price_note=wanted.price_note)
+        write_manifest(out, done)
+        _check_strict(folder, done, strict)
+    say(_closing_line(folder, done))
+    return done
+
+
+def _check_options(split: str | None, max_usd: float | None) -> None:
     if split is not None and not split.strip():
         raise ConfigError("--split: expected a name, found an empty one")
     if max_usd is not None and not max_usd >= 0:
         raise ConfigError(f"--max-usd: expected 0 US dollars or more, found {max_usd}")
-    queries = list(assign_splits(dataset.queries, all_in=split))
-    if not dataset.has_gold:
-        # One reference for all: a few golds among many queries would measure two things at once.
-        queries = [replace(query, gold=None) for query in queries]
-        say("not every question has gold: labels and figures are against the oracle's answers")
-    _check_storable(queries)
-    wanted = _manifest(dataset, pyramid, split)
-    folder = RunFolder(out)
-    if not resume and (out / "manifest.json").exists():
-        raise RunFolderError(
-            f"{out}: there is a run already; --resume goes on with it, another --out starts afresh"
-        )
-    fresh = not (out / "manifest.json").exists()
-    if fresh:
-        folder.check_free()
-    with folder.locked():
-        _open_folder(folder, wanted, queries)
-        run = _Run(folder=folder, queries=queries, pyramid=pyramid, max_usd=max_usd, strict=strict)
-        say(run.estimate())
-        try:
-            rows = [run.label_model(index) for index in range(len(pyramid.models))]
-        except PyramidError:
-            if fresh and not folder.has_parts():
-                folder.discard()
+
+
+@contextmanager
+def _keeping(folder: RunFolder, *, fresh: bool) -> Iterator[None]:
+    """Leave nothing behind of a new run that has not begun, and say how another goes on."""
+    try:
+        yield
+    except PyramidError:
+        if fresh and not folder.has_parts():
+            folder.discard()
+        raise
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
-        labels = label_queries(queries, rows[:-1], rows[-1], run.grader, reference=wanted.reference)
-        folder.write_labels(labels)
-        done = replace(
-            wanted,
-            counts=_counts(pyramid, queries, rows),
-            complete=True,
-            tokens_estimated=any(row.tokens_estimated for own in rows for row in own),
-        )
-        write_manifest(out, done)
-    say(_closing_line(done, rows))
-    return done
+        raise RunFolderError(
+            f"{folder.path}: {os.strerror(error.errno)}; what was generated is kept: make room, "
+            "and --resume goes on"
+        ) from error
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Run:
-    """What every model's turn needs."""
-
-    folder: RunFolder
-    queries: Sequence[Query]
-    pyramid: Pyramid
-    max_usd: float | None
-    strict: bool
-
-    @property
-    def grader(self) -> Grader:
-        return load_grader(self.pyramid.grader)
-
-    def estimate(self) -> str:
-        """What the whole run can cost at most, in words."""
-        prompt_tokens = sum(map(self._prompt_tokens, self.queries))
-        answer_tokens = self.pyramid.sampling.max_tokens * len(self.queries)
-        most_tokens = math.ceil(prompt_tokens * _ALLOWANCE)
-        usd = sum(
-            generation_cost_usd(spec, most_tokens, answer_tokens) for spec in self.pyramid.models
-        )
-        note = f" ({self.pyramid.price_note})" if self.pyramid.price_note else ""
-        return (
-            f"{len(self.queries)} queries x {len(self.pyramid.models)} models: about "
-            f"{prompt_tokens} prompt tokens and at most {answer_tokens} answer tokens a model, "
-            f"hardly more than {usd:.4f} USD{note}"
-        )
-
-    def label_model(self, index: int) -> list[Generation]:
-        """Have one model answer what it has not answered yet; all its rows, without vectors."""
-        spec = self.pyramid.models[index]
-        chunks = list(self._chunks(spec))
-        todo = [chunk for chunk, queries in chunks if self._pending(index, chunk, queries)]
-        if todo:
-            # Hidden states are the router's evidence on members; the oracle's are not used.
-            member = index < len(self.pyramid.members)
-            hidden = self.pyramid.hidden_states if member else None
-            backend = open_backend(spec, hidden_states=hidden)
-            try:
-                self._run_chunks(index, backend, [chunks[chunk] for chunk in todo])
-            finally:
-                backend.close()
-        rows = self.folder.read_generations(index)
-        self._check_strict(rows)
-        return rows
-
-    def _run_chunks(
-        self, index: int, backend: Backend, chunks: Sequence[tuple[int, Sequence[Query]]]
-    ) -> None:
-        total = sum(len(queries) for _, queries in chunks)
-        failed = 0
-        spent, allowance = self._spent(), _ALLOWANCE
-        with Progress(f"label {backend.name}", total=total) as progress:
-            for chunk, queries in chunks:
-                # What stands in a part is kept: only what is missing is asked, and paid, again.
-                rows = {row.query_id: row for row in self.folder.read_part(index, chunk) or ()}
-                ask = [query for query in queries if _is_pending(rows.get(query.query_id))]
-                self._check_budget(spent, index, ask, allowance)
-                new = self._answer(index, backend, ask)
-                rows.update((row.query_id, row) for row in new)
-                self.folder.write_part(index, chunk, [rows[query.query_id] for query in queries])
-                spent += sum(row.cost_usd or 0.0 for row in new)
-                allowance = max(allowance, self._underestimated(ask, new))
-                failed += sum(row.error is not None for row in new)
-                progress.advance(len(queries), note=f"{failed} failed, {spent:.4f} USD")
-                self._check_strict(new)
-
-    def _answer(self, index: int, backend: Backend, ask: Sequence[Query]) -> list[Generation]:
-        spec, grader = self.pyramid.models[index], self.grader
-        prompts = [self.pyramid.prompt.render(query.question) for query in ask]
-        outcomes = backend.generate(prompts, self.pyramid.sampling)
-        return [
-            graded_generation(query, spec, outcome, grader)
-            for query, outcome in zip(ask, outcomes, strict=True)
-        ]
-
-    def _chunks(self, spec: ModelSpec) -> Iterator[tuple[int, Sequence[Query]]]:
-        size = _CHUNK_LOCAL if spec.backend == "transformers" else _CHUNK_REMOTE
-        for first in range(0, len(self.queries), size):
-            yield first // size, self.queries[first : first + size]
-
-    def _pending(self, index: int, chunk: int, queries: Sequence[Query]) -> bool:
-        rows = self.folder.read_part(index, chunk, hidden_states=False)
-        return rows is None or any(map(_is_pending, rows)) or len(rows) != len(queries)
-
-    def _spent(self) -> float:
-        return sum(
-            row.cost_usd or 0.0
-            for index in range(len(self.pyramid.models))
-            for row in self.folder.read_generations(index)
-        )
-
-    def _underestimated(self, asked: Sequence[Query], rows: Sequence[Generation]) -> float:
-        """How many times the estimate a model has counted in its prompts."""
-        known = [
-            (row.prompt_tokens, self._prompt_tokens(query))
-            for query, row in zip(asked, rows, strict=True)
-            if row.prompt_tokens is not None
-        ]
-        return sum(count for count, _ in known) / max(1, sum(estimate for _, estimate in known))
-
-    def _check_budget(
-        self, spent: float, index: int, queries: Sequence[Query], allowance: float
-    ) -> None:
-        if self.max_usd is None:
-            return
-        spec = self.pyramid.models[index]
-        most = sum(
-            generation_cost_usd(
-                spec,
-                math.ceil(self._prompt_tokens(query) * allowance),
-                self.pyramid.sampling.max_tokens,
-            )
-            for query in queries
-        )
-        if spent + most > self.max_usd:
-            raise BudgetError(
-                f"stopped at --max-usd {self.max_usd}: {spent:.6f} USD are spent and the next "
-                f"{len(queries)} answers of {spec.name} may cost {most:.6f}; what was generated, "
-                "if anything, is kept: --resume with a larger --max-usd goes on"
-            )
-
-    def _prompt_tokens(self, query: Query) -> int:
-        prompt = self.pyramid.prompt.render(query.question)
-        texts = [prompt.text or "", *(message.content for message in prompt.messages or ())]
-        return sum(map(estimate_tokens, texts))
-
-    def _check_strict(self, rows: Sequence[Generation]) -> None:
-        failed = [row for row in rows if row.error is not None]
-        if self.strict and failed:
-            raise DataError(
-                f"--strict: {failed[0].model} failed on {len(failed)} of {len(rows)} queries, "
-                f"first on {failed[0].query_id}: {failed[0].error}; what was generated is kept"
-            )
+def _is_finished(folder: RunFolder, manifest: Manifest) -> bool:
+    """Whether every query has been answered, and no answer may be better the next time."""
+    return (
+        manifest.complete
+        and not manifest.counts["retryable"]
+        and folder.is_whole(len(manifest.models))
+    )
 
 
-def _is_pending(row: Generation | None) -> bool:
-    return row is None or (row.error is not None and row.can_retry)
+def _label_model(
+    folder: RunFolder, pyramid: Pyramid, model: int, *, budget: Budget, strict: bool
+) -> None:
+    """Have one model answer what it has not answered yet."""
+    spec = pyramid.models[model]
+    pending = _pending_chunks(folder, model)
+    if not pending:
+        return
+    # Hidden states are the router's evidence on members; the oracle's are not used.
+    hidden = pyramid.hidden_states if model < len(pyramid.members) else None
+    turn = Turn(folder, pyramid, model, budget=budget, strict=strict)
+    backend: Backend = (
+        open_replayed(spec, pyramid.prompt, load_grader(pyramid.grader))
+        if spec.backend == "recorded"
+        else open_backend(spec, hidden_states=hidden)
+    )
+    try:
+        total = folder.count_queries(pending)
+        with Progress(f"label {spec.name}", total=total) as progress:
+            turn.run(backend, pending, progress)
+    finally:
+        backend.close()
 
 
-def _check_storable(queries: Sequence[Query]) -> None:
+def _queries(dataset: LoadedDataset, split: str | None) -> Iterator[Query]:
+    """The queries as the run keeps them."""
+    queries = assign_splits(dataset.queries, all_in=split, has_test=dataset.has_test)
     for query in queries:
         try:
             f"{query.query_id}{query.question}{query.gold}{query.split}".encode()
@@ -257,9 +170,11 @@ def _check_storable(queries: Sequence[Query]) -> None:
                 f"question {query.query_id!a}: half of a surrogate pair in it, which no table can "
                 "hold; mend or drop it"
             ) from error
+        # One reference for all: a few golds among many queries would measure two things at once.
+        yield query if dataset.has_gold else replace(query, gold=None)
 
 
-def _open_folder(folder: RunFolder, wanted: Manifest, queries: Sequence[Query]) -> None:
+def _open_folder(folder: RunFolder, wanted: Manifest, queries: Iterable[Query]) -> None:
     """Start the run, or make sure that what is there is the same one."""
     if (folder.path / "manifest.json").exists():
         differences = read_manifest(folder.path).differences(wanted)
@@ -273,7 +188,7 @@ def _open_folder(folder: RunFolder, wanted: Manifest, queries: Sequence[Query]) 
         # First of all: a folder with a manifest is ours, whatever else is missing in it.
         write_manifest(folder.path, wanted)
     if not (folder.path / "queries.parquet").exists():
-        folder.create(queries)
+        folder.create(queries, part_rows=PART_ROWS)
 
 
 def _manifest(dataset: LoadedDataset, pyramid: Pyramid, split: str | None) -> Manifest:
@@ -291,29 +206,122 @@ def _manifest(dataset: LoadedDataset, pyramid: Pyramid, split: str | None) -> Ma
     )
 
 
-def _counts(
-    pyramid: Pyramid, queries: Sequence[Query], rows: Sequence[Sequence[Generation]]
-) -> dict[str, object]:
-    failed = {
-        spec.name: sum(row.error is not None for row in own)
-        for spec, own in zip(pyramid.models, rows, strict=True)
-    }
-    return {
-        "queries": len(queries),
-        "generations": sum(map(len, rows)),
+def _estimate(folder: RunFolder, pyramid: Pyramid, count: int) -> str:
+    """What the whole run can cost at most, in words; prompts of some chunks stand for all."""
+    chunks = folder.chunks()
+    sampled = chunks[:: math.ceil(len(chunks) / _SAMPLED_CHUNKS)]
+    tokens = [
+        prompt_tokens(pyramid.prompt.render(query.question))
+        for _, queries in folder.read_chunks(sampled)
+        for query in queries
+    ]
+    prompts = round(sum(tokens) * count / len(tokens))
+    answers = pyramid.sampling.max_tokens * count
+    most = math.ceil(prompts * ALLOWANCE)
+    usd = sum(generation_cost_usd(spec, most, answers) for spec in pyramid.models)
+    return (
+        f"{count} queries x {len(pyramid.models)} models: about {prompts} prompt tokens and at "
+        f"most {answers} answer tokens a model, hardly more than {usd:.4f} USD"
+        f"{_note(pyramid.price_note)}"
+    )
+
+
+def _pending_chunks(folder: RunFolder, model: int) -> list[int]:
+    """Chunks without a part, or with rows in it that may succeed now."""
+    pending = set(folder.chunks())
+    for chunk, rows in folder.read_columns(model, ["error", "can_retry"]):
+        if not _retryable(rows) and not folder.journal_path(model, chunk).exists():
+            pending.discard(chunk)
+    return sorted(pending)
+
+
+def _retryable(rows: pa.Table) -> int:
+    """Number of rows that failed in a way that may pass."""
+    return int(pc.sum(pc.and_(rows["can_retry"], pc.is_valid(rows["error"]))).as_py() or 0)
+
+
+def _spent(folder: RunFolder, pyramid: Pyramid) -> float:
+    return math.fsum(
+        [
+            *(
+                float(pc.sum(rows["cost_usd"]).as_py() or 0.0)
+                for model in range(len(pyramid.models))
+                for _, rows in folder.read_columns(model, ["cost_usd"])
+            ),
+            *(row.cost_usd or 0.0 for row in folder.read_journals()),
+        ]
+    )
+
+
+def _finish(folder: RunFolder, pyramid: Pyramid, wanted: Manifest) -> Manifest:
+    """Write the labels and count; the manifest of the finished run."""
+    folder.write_labels(_labels(folder, pyramid, wanted.reference))
+    failed: dict[str, int] = {}
+    generations = retryable = 0
+    estimated, usd = False, 0.0
+    for model, spec in enumerate(pyramid.models):
+        failed[spec.name] = 0
+        columns = ["error", "can_retry", "tokens_estimated", "cost_usd"]
+        for _, rows in folder.read_columns(model, columns):
+            generations += rows.num_rows
+            failed[spec.name] += rows.num_rows - rows["error"].null_count
+            retryable += _retryable(rows)
+            usd += float(pc.sum(rows["cost_usd"]).as_py() or 0.0)
+            estimated = estimated or bool(pc.any(rows["tokens_estimated"]).as_py())
+    counts = {
+        "queries": generations // len(pyramid.models),
+        "generations": generations,
         "failed": sum(failed.values()),
         "failed_by_model": failed,
+        "retryable": retryable,
+        "cost_usd": usd,
     }
+    return replace(wanted, counts=counts, complete=True, tokens_estimated=estimated)
 
 
-def _closing_line(manifest: Manifest, rows: Sequence[Sequence[Generation]]) -> str:
-    usd = sum(row.cost_usd or 0.0 for own in rows for row in own)
-    note = f" ({manifest.price_note})" if manifest.price_note else ""
-    counts = manifest.counts
-    line = f"{counts['generations']} generations, {counts['failed']} failed, {usd:.4f} USD{note}"
-    if manifest.tokens_estimated:
+def _labels(folder: RunFolder, pyramid: Pyramid, reference: str) -> Iterator[Label]:
+    grader = load_grader(pyramid.grader)
+    answers = [folder.read_columns(model, ["answer"]) for model in range(len(pyramid.models))]
+    for (_, queries), *parts in zip(folder.read_chunks(folder.chunks()), *answers, strict=True):
+        rows: list[Sequence[str | None]] = [table["answer"].to_pylist() for _, table in parts]
+        yield from label_queries(queries, rows[:-1], rows[-1], grader, reference=reference)
+
+
+def _check_strict(folder: RunFolder, done: Manifest, strict: bool) -> None:
+    if strict and done.counts["failed"]:
+        model, query_id, error = _first_failure(folder, done)
+        raise DataError(
+            f"--strict: {model} failed on {done.counts['failed_by_model'][model]} of "
+            f"{done.counts['queries']} queries, first on {query_id}: {error}; what was generated "
+            "is kept"
+        )
+
+
+def _first_failure(folder: RunFolder, done: Manifest) -> tuple[str, str, str]:
+    """Model, query and error of the first generation that failed."""
+    for model, name in enumerate(done.models):
+        for _, rows in folder.read_columns(model, ["query_id", "error"]):
+            failed = rows.filter(pc.is_valid(rows["error"]))
+            if failed.num_rows:
+                return name, failed["query_id"][0].as_py(), failed["error"][0].as_py()
+    raise RunFolderError(
+        f"{folder.path}: the manifest counts failed generations, and there are none; label again"
+    )
+
+
+def _closing_line(folder: RunFolder, done: Manifest) -> str:
+    counts = done.counts
+    line = (
+        f"{counts['generations']} generations, {counts['failed']} failed, "
+        f"{counts['cost_usd']:.4f} USD{_note(done.price_note)}"
+    )
+    if done.tokens_estimated:
         line += "; token counts are estimates where a server gave none"
-    first = next((row for own in rows for row in own if row.error is not None), None)
-    if first is not None:
-        line += f"; the first failure: {first.model} on {first.query_id}: {first.error}"
+    if counts["failed"]:
+        model, query_id, error = _first_failure(folder, done)
+        line += f"; the first failure: {model} on {query_id}: {error}"
     return line
+
+
+def _note(price_note: str) -> str:
+    return f" ({price_note})" if price_note else ""

@@ -1,21 +1,17 @@
-"""A finished run folder in memory, as training and evaluation read it."""
+"""A finished run folder, as training and evaluation read it: hidden states stay in its files."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from pyramid_moa.data_prep.labels import mark_correct
 from pyramid_moa.data_prep.manifest import Manifest, read_manifest
+from pyramid_moa.data_prep.mapped_rows import MappedRows
 from pyramid_moa.data_prep.run_folder import RunFolder
 from pyramid_moa.data_prep.run_tables import Label
 from pyramid_moa.errors import RunFolderError
 from pyramid_moa.grading import Grader, load_stored_grader
 from pyramid_moa.records import Generation, Query
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
 
 __all__ = ["LabelledRun", "read_labelled_run"]
 
@@ -30,7 +26,7 @@ class LabelledRun:
         queries: in order.
         labels: one a query.
         generations: by model, one a query, ``correct`` filled in.
-        hidden_states: by member, then by key: [queries, hidden size] float16.
+        hidden_states: by member, then by key: [queries, hidden size] float16, mapped from files.
     """
 
     manifest: Manifest
@@ -38,7 +34,7 @@ class LabelledRun:
     queries: Sequence[Query]
     labels: Sequence[Label]
     generations: Mapping[str, Sequence[Generation]]
-    hidden_states: "Mapping[str, Mapping[str, NDArray[np.float16]]]"
+    hidden_states: Mapping[str, Mapping[str, MappedRows]]
 
     def member_answers(self, index: int) -> dict[str, Generation]:
         """What the members answered to one query, hidden states included.

@@ -12,8 +12,8 @@ __all__ = ["label_queries", "mark_correct"]
 
 def label_queries(
     queries: Sequence[Query],
-    members: Sequence[Sequence[Generation]],
-    oracle: Sequence[Generation],
+    members: Sequence[Sequence[str | None]],
+    oracle: Sequence[str | None],
     grader: Grader,
     *,
     reference: str,
@@ -22,8 +22,8 @@ def label_queries(
 
     Args:
         queries: in the order of the run.
-        members: generations of each member, best first, each in the order of the queries.
-        oracle: generations of the oracle in that order.
+        members: answers of each member, best first, each in the order of the queries.
+        oracle: answers of the oracle in that order.
         grader: compares answers.
         reference: ``gold``, or ``oracle`` where the data has none.
 
@@ -32,9 +32,9 @@ def label_queries(
     """
     labels = []
     for index, query in enumerate(queries):
-        oracle_answer = oracle[index].answer
+        oracle_answer = oracle[index]
         truth = query.gold if reference == "gold" else oracle_answer
-        result = vote([rows[index].answer for rows in members], grader.equal)
+        result = vote([answers[index] for answers in members], grader.equal)
         labels.append(
             Label(
                 query_id=query.query_id,

@@ -14,12 +14,13 @@ __all__ = [
     "RUN_FORMAT_VERSION",
     "Manifest",
     "ModelCost",
+    "model_cost",
     "model_costs",
     "read_manifest",
     "write_manifest",
 ]
 
-RUN_FORMAT_VERSION = 1
+RUN_FORMAT_VERSION = 2
 _FORMAT = "pyramid-moa run"
 
 
@@ -61,7 +62,8 @@ class Manifest:
         grader: name of the grader.
         splits: how queries were divided: ``hash``, or the one split all are in.
         pyramid: all that decides what the models answer.
-        counts: queries, generations and failed generations, in all and by model.
+        counts: queries, generations, failed generations in all and by model, those of them that
+            ``--resume`` asks for again, and what all of them have cost in US dollars.
         complete: whether every model has answered every query.
         tokens_estimated: whether any token count is an estimate.
         format_version: of the run folder.
@@ -99,7 +101,7 @@ class Manifest:
 
 def model_costs(pyramid: Pyramid) -> list[ModelCost]:
     """Prices of a pyramid's models, as its YAML has them."""
-    return [_model_cost(spec) for spec in pyramid.models]
+    return [model_cost(spec) for spec in pyramid.models]
 
 
 def read_manifest(run: Path) -> Manifest:
@@ -139,7 +141,8 @@ def write_manifest(run: Path, manifest: Manifest) -> None:
     write_text_atomically(run / "manifest.json", text + "\n")
 
 
-def _model_cost(spec: ModelSpec) -> ModelCost:
+def model_cost(spec: ModelSpec) -> ModelCost:
+    """What a model's tokens cost, as its entry has it."""
     return ModelCost(name=spec.name, price=spec.price, active_parameters=spec.active_parameters)
 
 

@@ -1,6 +1,7 @@
 """The pyramid: members, oracle, prompt, sampling and grader, as one YAML file."""
 
 import hashlib
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, replace
 from importlib.resources import files
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 from pyramid_moa.backends import HiddenStates, ModelSpec, Sampling
 from pyramid_moa.config_file import build_config, read_yaml
 from pyramid_moa.data_prep.prompts import PromptTemplate
+from pyramid_moa.data_prep.recorded_table import table_and_name
 from pyramid_moa.errors import ConfigError
 
 __all__ = ["Pyramid", "load_pyramid"]
@@ -109,24 +111,33 @@ class Pyramid:
             # Where a folder lies is this machine's business; what is in it is the model.
             if Path(model["model"]).is_dir():
                 model["model"] = _folder_identity(Path(model["model"]))
+            table, _, recording = model["model"].partition("::")
+            if model["backend"] == "recorded" and Path(table).is_file():
+                model["model"] = f"{_identity_of(Path(table).name, [Path(table)])}::{recording}"
         del content["price_note"]
         return content
 
 
 def _folder_identity(folder: Path) -> str:
-    """Name of a model's folder, with a hash that tells another model of that name.
+    """Name of a model's folder, with a hash that tells another model of that name."""
+    files = sorted(folder.glob("*.safetensors")) + sorted(folder.glob("*.json"))
+    return _identity_of(folder.name, files)
 
-    Weights are looked at in their first and last megabyte: tens of gigabytes would take minutes.
+
+def _identity_of(name: str, files: Iterable[Path]) -> str:
+    """A name with a hash of files, each looked at in its first and last megabyte.
+
+    All of a model's tens of gigabytes would take minutes.
     """
     digest = hashlib.sha256()
-    for path in sorted(folder.glob("*.safetensors")) + sorted(folder.glob("*.json")):
+    for path in files:
         size = path.stat().st_size
         digest.update(f"{path.name} {size}\n".encode())
         with path.open("rb") as file:
             digest.update(file.read(_LOOKED_AT))
             file.seek(max(0, size - _LOOKED_AT))
             digest.update(file.read())
-    return f"{folder.name}@{digest.hexdigest()[:16]}"
+    return f"{name}@{digest.hexdigest()[:16]}"
 
 
 def load_pyramid(source: str | Path) -> Pyramid:
@@ -163,6 +174,9 @@ def _resolve(spec: ModelSpec, entry: dict[str, Any], folder: Path) -> ModelSpec:
     """Make a folder beside the YAML file absolute; anything else is a model id."""
     # Parsed again as YAML on the way, a quoted "12" would have become a number.
     spec = replace(spec, extra_body=entry.get("extra_body", {}))
+    if spec.backend == "recorded":
+        table, name = table_and_name(spec.model)
+        return replace(spec, model=f"{(folder / table).resolve()}::{name}")
     # What stands in an entry without a port and with a base_url is the name that a server knows.
     if spec.backend in ("transformers", "vllm") or spec.port is not None:
         beside = folder / spec.model

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from pyramid_moa.errors import DataError
 
-__all__ = ["Recording", "find_recording", "read_recordings"]
+__all__ = ["Recording", "find_recording", "read_recordings", "table_and_name"]
 
 _TEXT, _COUNT, _NUMBER = pa.string(), pa.int64(), pa.float64()
 _REQUIRED = {"question_id": _TEXT, "question": _TEXT, "model": _TEXT}
@@ -134,6 +134,21 @@ def find_recording(recordings: Sequence[Recording], name: str) -> Recording:
         f"{name!r} fits {len(fits)} recordings: expected the name of one; {hint} "
         + _listing([f"{fit.title} (source {fit.source})" for fit in fits])
     )
+
+
+def table_and_name(model: str) -> tuple[str, str]:
+    """Take ``TABLE.parquet::MODEL[::VARIANT[::SAMPLE]]`` apart into file and recording.
+
+    Raises:
+        DataError: it is not of that form.
+    """
+    table, parted, name = model.partition("::")
+    if not (parted and table.strip() and name.strip()):
+        raise DataError(
+            "a model with backend recorded: expected model: "
+            f"TABLE.parquet::MODEL[::VARIANT[::SAMPLE]], found {model!r}"
+        )
+    return table, name
 
 
 def _read(path: Path) -> pa.Table:

@@ -1,23 +1,28 @@
 """The run folder: a labelled data set on disk; the one file that writes and reads it.
 
-Every model's queries fall into chunks by their order; a chunk is written as one part. A part is
-there whole or not at all, and the same chunk holds the same queries whenever it is run, so a run
-that was killed and resumed leaves the same rows as an unbroken one.
+The queries fall into chunks by their order, each a row group of queries.parquet; what a model
+answers to a chunk is written as one part. A part is there whole or not at all, and the same chunk
+holds the same queries whenever it is run, so a run that was killed and resumed leaves the same rows
+as an unbroken one. Until its part is whole a chunk's answers stand in a journal. Nothing here holds
+more than a chunk in memory, but for the readers of a whole run.
 """
 
 import fcntl
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import save
 
 from pyramid_moa.atomic_files import remove_leftovers, written_aside
+from pyramid_moa.data_prep.journal import read_journal
+from pyramid_moa.data_prep.mapped_rows import MappedRows, RowsFile, find_widths
 from pyramid_moa.data_prep.run_tables import (
     GENERATIONS,
     LABELS,
@@ -36,7 +41,13 @@ from pyramid_moa.records import Generation, Query
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["RunFolder"]
+__all__ = ["PART_ROWS", "RunFolder"]
+
+# Queries of one part. A part's rows, with their hidden states, are in memory together.
+PART_ROWS = 512
+
+_JOURNALS = "journal"
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -59,11 +70,24 @@ class RunFolder:
         """Folder of the parts with hidden states."""
         return self.path / "hidden_states"
 
-    def create(self, queries: Sequence[Query]) -> None:
-        """Make the folder with its queries; whatever is in it already stays."""
+    def journal_path(self, model: int, chunk: int) -> Path:
+        """File of the answers to a chunk whose part is not whole yet."""
+        return self.path / _JOURNALS / f"{_part_name(model, chunk)}.jsonl"
+
+    def create(self, queries: Iterable[Query], *, part_rows: int = PART_ROWS) -> None:
+        """Make the folder with its queries; whatever is in it already stays.
+
+        Args:
+            queries: in the order of the run, each with its split.
+            part_rows: queries of a chunk.
+
+        Raises:
+            DataError: a query holds what no table can.
+        """
         self.generations_path.mkdir(parents=True, exist_ok=True)
         self.hidden_states_path.mkdir(exist_ok=True)
-        _write_parquet(self.path / "queries.parquet", queries_to_table(queries))
+        tables = (queries_to_table(rows) for rows in _batches(queries, part_rows))
+        _write_tables(self.path / "queries.parquet", tables, QUERIES)
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -108,14 +132,22 @@ class RunFolder:
 
     def has_parts(self) -> bool:
         """Whether anything has been generated."""
-        return any(self.generations_path.glob("m*.parquet"))
+        journals = (self.path / _JOURNALS).glob("m*.jsonl")
+        return any(self.generations_path.glob("m*.parquet")) or any(journals)
+
+    def is_whole(self, models: int) -> bool:
+        """Whether so many models have a part for every chunk."""
+        journals = (self.path / _JOURNALS).glob("m*.jsonl")
+        chunks = len(self.chunks())
+        return not any(journals) and all(len(self._parts(m)) == chunks for m in range(models))
 
     def discard(self) -> None:
         """Remove a run in which nothing has been generated; what is not the run's own stays."""
         self.clean()
         for name in ("manifest.json", "queries.parquet", "labels.parquet", ".lock"):
             (self.path / name).unlink(missing_ok=True)
-        for folder in (self.generations_path, self.hidden_states_path, self.path):
+        folders = (self.generations_path, self.hidden_states_path, self.path / _JOURNALS, self.path)
+        for folder in folders:
             with suppress(OSError):  # not there, or not empty
                 folder.rmdir()
 
@@ -140,7 +172,8 @@ class RunFolder:
         tensors = _stack_hidden_states(generations)
         if tensors:
             with written_aside(self.hidden_states_path / f"{name}.safetensors") as aside:
-                save_file(tensors, aside)
+                # Not save_file: a full disk is then an OSError like any other.
+                aside.write_bytes(save(tensors))
         # This rename is what makes the chunk done.
         _write_parquet(self.generations_path / f"{name}.parquet", generations_to_table(generations))
 
@@ -160,6 +193,31 @@ class RunFolder:
             for index, row in enumerate(rows)
         ]
 
+    def chunks(self) -> range:
+        """Indices of all chunks."""
+        return range(self._queries_file().num_row_groups)
+
+    def read_chunks(self, chunks: Iterable[int]) -> Iterator[tuple[int, list[Query]]]:
+        """Read the queries of some chunks, one chunk at a time."""
+        file = self._queries_file()
+        for chunk in chunks:
+            yield chunk, queries_from_table(file.read_row_group(chunk))
+
+    def count_queries(self, chunks: Iterable[int]) -> int:
+        """Number of queries in some chunks."""
+        metadata = self._queries_file().metadata
+        return sum(metadata.row_group(chunk).num_rows for chunk in chunks)
+
+    def read_journals(self) -> Iterator[Generation]:
+        """Read the answers whose parts are not whole yet."""
+        for path in sorted((self.path / _JOURNALS).glob("m*.jsonl")):
+            yield from read_journal(path).values()
+
+    def read_columns(self, model: int, columns: Sequence[str]) -> Iterator[tuple[int, pa.Table]]:
+        """Read some columns of a model's parts, one part at a time, each with its chunk's index."""
+        for path in self._parts(model):
+            yield int(path.stem.rpartition("-")[2]), _read_parquet(path, GENERATIONS, columns)
+
     def read_queries(self) -> list[Query]:
         """All queries in the order of the run."""
         return queries_from_table(_read_parquet(self.path / "queries.parquet", QUERIES))
@@ -168,61 +226,60 @@ class RunFolder:
         """All generations of a model in the order of the queries, without hidden states."""
         return [
             row
-            for path in sorted(self.generations_path.glob(f"m{model:02d}-*.parquet"))
+            for path in self._parts(model)
             for row in generations_from_table(_read_parquet(path, GENERATIONS))
         ]
 
-    def read_hidden_states(self, model: int) -> "dict[str, NDArray[np.float16]]":
-        """All hidden states of a model.
+    def read_hidden_states(self, model: int) -> dict[str, MappedRows]:
+        """All hidden states of a model, which stay in their files until rows are asked for.
 
         Returns:
             Arrays of shape [queries, hidden size] by ``layer<k>/<pooling>``; rows of failed
             generations are zero. Empty where none were kept.
+
+        Raises:
+            RunFolderError: a file is damaged, or the parts differ in what they hold.
         """
-        parts, answered = [], []
-        for path in sorted(self.generations_path.glob(f"m{model:02d}-*.parquet")):
-            errors = _read_parquet(path, GENERATIONS)["error"]
-            answered.append(np.asarray(errors.is_null()))
-            parts.append(self._hidden_part(path.stem, len(errors)))
-        example = next((part for part in parts if part), {})
-        widths = {key: values.shape[1] for key, values in example.items()}
-        for index, (part, rows) in enumerate(zip(parts, answered, strict=True)):
-            if not part and not rows.any():
-                parts[index] = {
-                    key: np.zeros((len(rows), width), np.float16) for key, width in widths.items()
-                }
-            elif {key: values.shape[1] for key, values in part.items()} != widths:
+        parts, answered, widths = [], [], []
+        for path in self._parts(model):
+            own = np.asarray(_read_parquet(path, GENERATIONS, ["error"])["error"].is_null())
+            file = self.hidden_states_path / f"{path.stem}.safetensors"
+            there = file.is_file()
+            parts.append(RowsFile(path=file if there else None, rows=len(own)))
+            answered.append(bool(own.any()))
+            widths.append(find_widths(file, rows=len(own)) if there else {})
+        example = next((found for found in widths if found), {})
+        for found, any_answer in zip(widths, answered, strict=True):
+            # Where every answer failed there is nothing to keep, and no file.
+            if found != example and (found or any_answer):
                 raise RunFolderError(
                     f"{self.hidden_states_path}: the parts of model {model} differ in their "
                     "hidden states, or one is missing; label again into a new folder"
                 )
-        return {key: np.concatenate([part[key] for part in parts]) for key in sorted(example)}
+        return {key: MappedRows(key, parts, example[key]) for key in sorted(example)}
 
-    def write_labels(self, labels: Sequence[Label]) -> None:
-        """Write the labels in one step."""
-        _write_parquet(self.path / "labels.parquet", labels_to_table(labels))
+    def write_labels(self, labels: Iterable[Label]) -> None:
+        """Write the labels in one step, in the order of the queries."""
+        tables = (labels_to_table(rows) for rows in _batches(labels, PART_ROWS))
+        _write_tables(self.path / "labels.parquet", tables, LABELS)
 
     def read_labels(self) -> list[Label]:
         """Labels in the order of the queries."""
         return labels_from_table(_read_parquet(self.path / "labels.parquet", LABELS))
 
+    def _parts(self, model: int) -> list[Path]:
+        return sorted(self.generations_path.glob(f"m{model:02d}-*.parquet"))
+
+    def _queries_file(self) -> pq.ParquetFile:
+        return _open_parquet(self.path / "queries.parquet", QUERIES)
+
     def _hidden_part(self, name: str, rows: int) -> "dict[str, NDArray[np.float16]]":
         path = self.hidden_states_path / f"{name}.safetensors"
         if not path.is_file():
             return {}
-        try:
-            tensors = load_file(path)
-        except Exception as error:
-            raise RunFolderError(
-                f"{path}: damaged ({error}); remove it with its part in generations/ and resume"
-            ) from error
-        for key, values in tensors.items():
-            if values.ndim != 2 or len(values) != rows or values.dtype != np.float16:
-                raise RunFolderError(
-                    f"{path}: expected {rows} float16 rows of {key}, found an array of shape "
-                    f"{values.shape} of {values.dtype}"
-                )
-        return tensors
+        part = RowsFile(path=path, rows=rows)
+        widths = find_widths(path, rows=rows)
+        return {key: MappedRows(key, [part], width)[:] for key, width in widths.items()}
 
 
 def _part_name(model: int, chunk: int) -> str:
@@ -251,21 +308,48 @@ def _with_hidden(row: Generation, hidden: "dict[str, NDArray[np.float16]]") -> G
     return replace(row, hidden_states=hidden)
 
 
+def _batches(rows: Iterable[_T], count: int) -> Iterator[list[_T]]:
+    waiting = iter(rows)
+    while batch := list(islice(waiting, count)):
+        yield batch
+
+
 def _write_parquet(path: Path, table: pa.Table) -> None:
     with written_aside(path) as aside:
         pq.write_table(table, aside, compression="zstd")
 
 
-def _read_parquet(path: Path, schema: pa.Schema) -> pa.Table:
+def _write_tables(path: Path, tables: Iterable[pa.Table], schema: pa.Schema) -> None:
+    """Write tables as they come, each a row group."""
+    with written_aside(path) as aside, pq.ParquetWriter(aside, schema, compression="zstd") as file:
+        for table in tables:
+            file.write_table(table, row_group_size=max(1, table.num_rows))
+
+
+def _read_parquet(path: Path, schema: pa.Schema, columns: Sequence[str] | None = None) -> pa.Table:
+    file = _open_parquet(path, schema)
+    with _readable(path):
+        return file.read(columns=columns)
+
+
+def _open_parquet(path: Path, schema: pa.Schema) -> pq.ParquetFile:
+    with _readable(path):
+        # A file and not a data set: looking for a data set's parts takes longer than reading one.
+        file = pq.ParquetFile(path)
+    found = file.schema_arrow
+    if found.names != schema.names or found.types != schema.types:
+        raise RunFolderError(
+            f"{path}: expected the columns {', '.join(schema.names)} of a run, found "
+            f"{', '.join(f'{field.name} ({field.type})' for field in found)}"
+        )
+    return file
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
     try:
-        table = pq.read_table(path)
+        yield
     except (OSError, pa.ArrowException) as error:
         raise RunFolderError(
             f"{path}: expected a parquet table of a run, found none that can be read ({error})"
         ) from error
-    if table.schema.names != schema.names or table.schema.types != schema.types:
-        raise RunFolderError(
-            f"{path}: expected the columns {', '.join(schema.names)} of a run, found "
-            f"{', '.join(f'{field.name} ({field.type})' for field in table.schema)}"
-        )
-    return table

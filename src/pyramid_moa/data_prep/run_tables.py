@@ -12,6 +12,8 @@ __all__ = [
     "LABELS",
     "QUERIES",
     "Label",
+    "generation_from_row",
+    "generation_to_row",
     "generations_from_table",
     "generations_to_table",
     "labels_from_table",
@@ -110,12 +112,12 @@ def queries_from_table(table: pa.Table) -> list[Query]:
 
 def generations_to_table(generations: Sequence[Generation]) -> pa.Table:
     """Rows of a part; hidden states are kept apart from them."""
-    return pa.Table.from_pylist([_row(generation) for generation in generations], GENERATIONS)
+    return pa.Table.from_pylist([generation_to_row(one) for one in generations], GENERATIONS)
 
 
 def generations_from_table(table: pa.Table) -> list[Generation]:
     """Records in the order of the part, without hidden states."""
-    return [_generation(row) for row in table.to_pylist()]
+    return [generation_from_row(row) for row in table.to_pylist()]
 
 
 def labels_to_table(labels: Iterable[Label]) -> pa.Table:
@@ -128,14 +130,16 @@ def labels_from_table(table: pa.Table) -> list[Label]:
     return [Label(**row) for row in table.select(LABELS.names).to_pylist()]
 
 
-def _row(generation: Generation) -> dict[str, object]:
+def generation_to_row(generation: Generation) -> dict[str, object]:
+    """A record as plain values by column, without its hidden states."""
     row = {name: getattr(generation, name, None) for name in GENERATIONS.names}
     for name in _LOGPROBS:
         row[f"logprob_{name}"] = getattr(generation.logprobs, name) if generation.logprobs else None
     return row
 
 
-def _generation(row: dict[str, object]) -> Generation:
+def generation_from_row(row: dict[str, object]) -> Generation:
+    """The record of such values, which it takes apart."""
     logprobs = {name: row.pop(f"logprob_{name}") for name in _LOGPROBS}
     known = any(value is not None for value in logprobs.values())
     return Generation(

@@ -1,6 +1,6 @@
 """The division of queries into train, validation, calibration and test."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from pyramid_moa.records import Query, question_hash
@@ -11,7 +11,9 @@ __all__ = ["assign_splits"]
 _SHARES = (("train", 50), ("validation", 15), ("calibration", 15), ("test", 20))
 
 
-def assign_splits(queries: Sequence[Query], *, all_in: str | None = None) -> tuple[Query, ...]:
+def assign_splits(
+    queries: Iterable[Query], *, all_in: str | None = None, has_test: bool | None = None
+) -> Iterator[Query]:
     """Give every query its split.
 
     The split follows from the question alone, so that the same question lands in the same split
@@ -26,16 +28,19 @@ def assign_splits(queries: Sequence[Query], *, all_in: str | None = None) -> tup
     Any other split is kept as it is.
 
     Args:
-        queries: the data set.
+        queries: the data set. Without ``has_test`` it has to be one that can be gone over twice.
         all_in: put every query into this split instead.
+        has_test: whether any query has the split ``test``; None has them looked through for it.
 
     Returns:
-        The queries in the same order, each with a split.
+        The queries in the same order, each with a split, as they are asked for.
     """
     if all_in is not None:
-        return tuple(replace(query, split=all_in) for query in queries)
-    shares = _SHARES[:-1] if any(query.split == "test" for query in queries) else _SHARES
-    return tuple(
+        return (replace(query, split=all_in) for query in queries)
+    if has_test is None:
+        has_test = any(query.split == "test" for query in queries)
+    shares = _SHARES[:-1] if has_test else _SHARES
+    return (
         replace(query, split=_split_of(query.question, shares))
         if query.split in (None, "train")
         else query

@@ -1,55 +1,55 @@
 """Rows of JSONL, JSON, CSV and Parquet files, with errors that say where."""
 
 import csv
-import io
 import json
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import repeat
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from pyramid_moa.errors import DataError
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["SUFFIXES", "Row", "Table", "read_table"]
+__all__ = ["SUFFIXES", "Table", "open_table"]
 
 SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
 
 # Characters of one CSV field. Python's own bound of 131,072 is less than long contexts have.
 _LONGEST_FIELD = 10_000_000
+# Rows of a Parquet file that are Python objects at one time, and bytes that are read ahead of them.
+_BATCH = 1024
+_BUFFER = 1 << 20
 
-
-@dataclass(frozen=True, kw_only=True)
-class Row:
-    """One row of a file.
-
-    Attributes:
-        place: where it stands, such as ``line 7``.
-        values: by column.
-    """
-
-    place: str
-    values: Mapping[str, Any]
+# What a row's number counts from 1, and what the row holds by column.
+_Rows = Iterator[tuple[int, Mapping[str, Any]]]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
-    """A file's rows.
+    """A file's rows, read anew whenever they are gone over.
 
     Attributes:
         columns: names of all columns, in order.
-        rows: in order.
+        unit: what the number of a row counts: ``line``, ``item`` or ``row``.
+        rows: begins a pass over the file: pairs of a row's number, counted from 1, and what it
+            holds by column. Raises what ``open_table`` raises where the file is damaged further on.
     """
 
     columns: Sequence[str]
-    rows: Sequence[Row]
+    unit: str
+    rows: Callable[[], _Rows]
 
 
-def read_table(path: Path, *, wanted: Collection[str]) -> Table:
-    """Read a file by its suffix.
+def open_table(path: Path, *, wanted: Collection[str]) -> Table:
+    """Look at a file by its suffix; its rows are read when they are asked for.
+
+    JSONL, CSV and Parquet are read bit by bit, in memory that does not grow with the file. A .json
+    file is one value, and is held whole in each pass. Every object of a JSON file may bring columns
+    of its own, so JSONL and JSON are gone over once here; the others name theirs at the beginning.
 
     Args:
         path: a .jsonl, .json, .csv or .parquet file.
@@ -66,45 +66,71 @@ def read_table(path: Path, *, wanted: Collection[str]) -> Table:
         found = "is a folder" if path.is_dir() else "does not exist"
         raise DataError(f"{path}: expected a file, but it {found}: check the path")
     if suffix == ".parquet":
-        return _read_parquet(path, wanted)
-    text = _read_text(path)
+        return _open_parquet(path, wanted)
     if suffix == ".csv":
-        return _read_csv(path, text)
-    return _of_objects(path, _json_lines(path, text) if suffix == ".jsonl" else _json(path, text))
+        return Table(columns=_csv_columns(path), unit="line", rows=lambda: _csv_rows(path))
+    read = _json_lines if suffix == ".jsonl" else _json_items
+    columns: dict[str, None] = {}
+    for _, item in read(path):
+        if not item.keys() <= columns.keys():
+            columns.update(dict.fromkeys(item))
+    unit = "line" if suffix == ".jsonl" else "item"
+    return Table(columns=tuple(columns), unit=unit, rows=lambda: read(path))
 
 
-def _read_text(path: Path) -> str:
-    """Read UTF-8 text, with or without a byte order mark."""
-    data = path.read_bytes()
+@contextmanager
+def _utf8(path: Path, *, newline: str) -> Iterator[TextIO]:
+    """Open UTF-8 text, with or without a byte order mark."""
     try:
-        return data.decode("utf-8-sig")
+        with path.open(encoding="utf-8-sig", newline=newline) as file:
+            yield file
     except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise DataError(
-            f"{path}: expected UTF-8 text, found byte 0x{data[error.start]:02x} at offset "
-            f"{error.start} (line {line}): save the file as UTF-8"
-        ) from error
+        raise DataError(_not_utf8(path)) from error
 
 
-def _json_lines(path: Path, text: str) -> list[tuple[str, Any]]:
-    """Read one JSON value a line; blank lines are passed over."""
-    found = []
-    # Not splitlines(): JSON strings may hold line separators of Unicode.
-    for number, line in enumerate(text.split("\n"), start=1):
-        if line.strip():
-            found.append((f"line {number}", _load_json(path, line, first_line=number)))
-    return found
+def _not_utf8(path: Path) -> str:
+    """Say where the first byte stands that is no UTF-8: a reader knows it in its buffer only."""
+    offset = 0
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            try:
+                line.decode("utf-8")
+            except UnicodeDecodeError as error:
+                at = offset + error.start
+                return (
+                    f"{path}: expected UTF-8 text, found byte 0x{line[error.start]:02x} at offset "
+                    f"{at} (line {number}): save the file as UTF-8"
+                )
+            offset += len(line)
+    return f"{path}: expected UTF-8 text: the file has changed while it was read"
 
 
-def _json(path: Path, text: str) -> list[tuple[str, Any]]:
-    """Read a JSON list."""
+def _json_lines(path: Path) -> _Rows:
+    """Read one JSON object a line; blank lines are passed over."""
+    # Only line feeds end a line: JSON strings may hold line separators of Unicode.
+    with _utf8(path, newline="\n") as file:
+        for number, line in enumerate(file, start=1):
+            if not line.isspace():
+                item = _load_json(path, line.removesuffix("\n"), first_line=number)
+                if not isinstance(item, dict):
+                    raise _no_object(path, f"line {number}", item)
+                yield number, item
+
+
+def _json_items(path: Path) -> _Rows:
+    """Read a JSON list of objects."""
+    with _utf8(path, newline="") as file:
+        text = file.read()
     value = _load_json(path, text, first_line=1) if text.strip() else []
     if not isinstance(value, list):
         raise DataError(
             f"{path}: expected a JSON list of objects, found {_kind(value)}: "
             "wrap the questions in [...], or write one object a line into a .jsonl file"
         )
-    return [(f"item {number}", item) for number, item in enumerate(value, start=1)]
+    for number, item in enumerate(value, start=1):
+        if not isinstance(item, dict):
+            raise _no_object(path, f"item {number}", item)
+        yield number, item
 
 
 def _load_json(path: Path, text: str, *, first_line: int) -> Any:  # noqa: ANN401 - JSON is anything
@@ -120,36 +146,45 @@ def _load_json(path: Path, text: str, *, first_line: int) -> Any:  # noqa: ANN40
         raise DataError(f"{path}: line {first_line} cannot be read as JSON: {error}") from error
 
 
-def _of_objects(path: Path, items: Sequence[tuple[str, Any]]) -> Table:
-    """Make a table of JSON objects."""
-    columns: dict[str, None] = {}
-    rows = []
-    for place, item in items:
-        if not isinstance(item, dict):
+def _no_object(path: Path, place: str, item: object) -> DataError:
+    return DataError(f"{path}: {place}: expected an object with a question, found {_kind(item)}")
+
+
+def _csv_columns(path: Path) -> Sequence[str]:
+    """The fields of the header line."""
+    _, columns = next(_csv_fields(path), (0, []))
+    _check_columns(path, columns)
+    return columns
+
+
+def _csv_rows(path: Path) -> _Rows:
+    """Read what stands below the header line; an empty field counts as none."""
+    lines = _csv_fields(path)
+    _, columns = next(lines, (0, []))
+    for number, fields in lines:
+        if len(fields) != len(columns):
             raise DataError(
-                f"{path}: {place}: expected an object with a question, found {_kind(item)}"
+                f"{path}: line {number}: expected {len(columns)} fields as in the header, "
+                f"found {len(fields)}: quote fields that contain commas"
             )
-        columns.update(dict.fromkeys(item))
-        rows.append(Row(place=place, values=item))
-    return Table(columns=tuple(columns), rows=rows)
+        yield number, dict(zip(columns, (field or None for field in fields), strict=True))
 
 
-def _read_csv(path: Path, text: str) -> Table:
-    """Read CSV with a header line; an empty field counts as none."""
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-    rows: list[Row] = []
-    columns: list[str] | None = None
-    try:
-        with _long_fields():
-            for fields in reader:
-                if columns is None:
-                    _check_columns(path, fields)
-                    columns = fields
-                elif fields:
-                    rows.append(_csv_row(path, f"line {reader.line_num}", columns, fields))
-    except csv.Error as error:
-        raise DataError(f"{path}: line {reader.line_num} is not CSV: {error}") from error
-    return Table(columns=columns or [], rows=rows)
+def _csv_fields(path: Path) -> Iterator[tuple[int, list[str]]]:
+    """Read the lines of a CSV file: the number of a row's last line, and its fields."""
+    with _utf8(path, newline="") as file:
+        reader = csv.reader(file, strict=True)
+        while True:
+            try:
+                with _long_fields():
+                    fields = next(reader, None)
+            except csv.Error as error:
+                raise DataError(f"{path}: line {reader.line_num} is not CSV: {error}") from error
+            if fields is None:
+                return
+            # A blank line is no row, but the first line is the header whatever is in it.
+            if fields or reader.line_num == 1:
+                yield reader.line_num, fields
 
 
 @contextmanager
@@ -162,17 +197,6 @@ def _long_fields() -> Iterator[None]:
         csv.field_size_limit(before)
 
 
-def _csv_row(path: Path, place: str, columns: Sequence[str], fields: Sequence[str]) -> Row:
-    """Make a row of the fields of a line."""
-    if len(fields) != len(columns):
-        raise DataError(
-            f"{path}: {place}: expected {len(columns)} fields as in the header, "
-            f"found {len(fields)}: quote fields that contain commas"
-        )
-    values = dict(zip(columns, (field or None for field in fields), strict=True))
-    return Row(place=place, values=values)
-
-
 def _check_columns(path: Path, columns: Sequence[str]) -> None:
     """Refuse a column that is there twice; columns without a name can't be asked for."""
     twice = sorted({name for name in columns if name and columns.count(name) > 1})
@@ -183,31 +207,40 @@ def _check_columns(path: Path, columns: Sequence[str]) -> None:
         )
 
 
-def _read_parquet(path: Path, wanted: Collection[str]) -> Table:
-    """Read the wanted columns of a Parquet file."""
+def _open_parquet(path: Path, wanted: Collection[str]) -> Table:
+    """Look up the columns of a Parquet file; the wanted ones are read."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
         columns: list[str] = pq.read_schema(path).names
         _check_columns(path, columns)
-        present = [name for name in columns if name and name in wanted]
-        count = pq.read_metadata(path).num_rows
-        table = pq.read_table(path, columns=present)
     except (pa.ArrowException, OSError) as error:
         raise DataError(f"{path}: expected a Parquet file: {error}") from error
-    values = [_parquet_values(path, name, table[name]) for name in present]
-    rows = [
-        Row(
-            place=f"row {n + 1}",
-            values={name: own[n] for name, own in zip(present, values, strict=True)},
-        )
-        for n in range(count)
-    ]
-    return Table(columns=columns, rows=rows)
+    present = [name for name in columns if name and name in wanted]
+    return Table(columns=columns, unit="row", rows=lambda: _parquet_rows(path, present))
 
 
-def _parquet_values(path: Path, name: str, column: "pa.ChunkedArray") -> list[Any]:
+def _parquet_rows(path: Path, present: Sequence[str]) -> _Rows:
+    """Read columns of a Parquet file."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    number = 0
+    try:
+        # Without a buffer of its own it would hold every row group whole.
+        with pq.ParquetFile(path, buffer_size=_BUFFER, pre_buffer=False) as file:
+            for batch in file.iter_batches(batch_size=_BATCH, columns=present):
+                columns = [_parquet_values(path, name, batch.column(name)) for name in present]
+                rows = zip(*columns, strict=True) if columns else repeat((), batch.num_rows)
+                for row in rows:
+                    number += 1
+                    yield number, dict(zip(present, row, strict=True))
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(f"{path}: expected a Parquet file: {error}") from error
+
+
+def _parquet_values(path: Path, name: str, column: "pa.Array") -> list[Any]:
     """Read a column; the format itself lets text be any bytes."""
     try:
         column.validate(full=True)

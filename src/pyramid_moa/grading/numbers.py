@@ -2,6 +2,7 @@
 
 import re
 from fractions import Fraction
+from functools import lru_cache
 
 __all__ = ["NUMBER", "parse_number", "read_number", "tidy_number"]
 
@@ -32,6 +33,8 @@ _LATEX_PARTS = re.compile(r"\\[dt]?frac\s?\{?\s?(\d+?)\s?\}?\s?\{?\s?(\d+)\s?\}?
 _ZEROS = re.compile(r"(\.\d*?)0+(?=$|[eE])")
 
 
+# An answer is compared with the gold, and with every other answer to its question.
+@lru_cache(maxsize=4096)
 def parse_number(text: str) -> Fraction | None:
     """Read a text that holds one number, with currency signs or units around it or not.
 

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -79,8 +80,8 @@ def answer_file(
         rows = _recover(file, partial, head)
         if rows:
             say(f"{partial}: going on after {len(rows)} answers that are there")
-        todo = dataset.queries[len(rows) :]
-        with Progress("answer", total=len(todo)) as bar:
+        todo = islice(dataset.queries, len(rows), None)
+        with Progress("answer", total=dataset.count - len(rows)) as bar:
             for batch in _batches(todo):
                 new = [
                     decision_row(query, decision)
@@ -176,9 +177,9 @@ def _recover(file: BinaryIO, partial: Path, head: dict[str, str]) -> list[dict[s
     return rows[1:]
 
 
-def _batches(queries: Sequence[Query]) -> Iterator[Sequence[Query]]:
-    for first in range(0, len(queries), _BATCH):
-        yield queries[first : first + _BATCH]
+def _batches(queries: Iterator[Query]) -> Iterator[Sequence[Query]]:
+    while batch := list(islice(queries, _BATCH)):
+        yield batch
 
 
 def _append(file: BinaryIO, rows: Sequence[Mapping[str, Any]]) -> None:

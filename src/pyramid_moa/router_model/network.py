@@ -10,6 +10,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from pyramid_moa.router_model.hidden_rows import HiddenRows, float_rows, spans
+from pyramid_moa.router_model.principal_components import whitened_components
+
 __all__ = ["HEADS", "NetworkShape", "RouterNetwork"]
 
 HEADS = ("ensemble_fails", "oracle_right")
@@ -82,12 +85,16 @@ class RouterNetwork(nn.Module):
             self.offset.zero_()
             self.first_offset.zero_()
 
-    def fit_inputs(self, features: Tensor, hidden: Sequence[Tensor]) -> None:
+    def fit_inputs(
+        self, features: Tensor, hidden: Sequence[HiddenRows], generator: torch.Generator
+    ) -> None:
         """Take the statistics of the training queries.
 
         Args:
             features: [B, F], NaN where unknown.
-            hidden: [B, H] for each member; a row of zeros where there is none.
+            hidden: [B, H] for each member; a row of zeros where there is none. They are gone over
+                several times, and never held together.
+            generator: draws where the search for principal components begins.
         """
         known = ~features.isnan()
         count = known.sum(0).clamp(min=1)
@@ -98,7 +105,7 @@ class RouterNetwork(nn.Module):
         # A constant feature stays zero whatever it is divided by.
         self.feature_scale.copy_(torch.where(variance > 1e-12, variance.sqrt(), 1.0))
         for index, states in enumerate(hidden):
-            mean, components = _whitened_components(states, self.shape.components)
+            mean, components = whitened_components(states, self.shape.components, generator)
             getattr(self, f"hidden_mean_{index}").copy_(mean)
             getattr(self, f"hidden_components_{index}").copy_(components)
 
@@ -117,6 +124,20 @@ class RouterNetwork(nn.Module):
             parts.append(torch.where(present, reduced, 0.0).clamp(-_CLIP, _CLIP))
         return torch.cat(parts, dim=1)
 
+    def many_inputs(self, features: Tensor, hidden: Sequence[HiddenRows]) -> Tensor:
+        """Standardised inputs of shape [B, D], hidden states read a piece at a time.
+
+        Args:
+            features: [B, F], NaN where unknown.
+            hidden: [B, H] for each member whose hidden states are read.
+        """
+        return torch.cat(
+            [
+                self.inputs(features[span], [float_rows(rows, span) for rows in hidden])
+                for span in spans(len(features))
+            ]
+        )
+
     def logits(self, inputs: Tensor) -> Tensor:
         """Uncalibrated logits of every seed, shape [S, B, 2], from inputs [B, D]."""
         share = inputs[:, :1]  # [B, 1]
@@ -134,28 +155,9 @@ class RouterNetwork(nn.Module):
             features: [B, F], NaN where unknown.
             hidden: [B, H] for each member whose hidden states are read.
         """
-        mean = self.logits(self.inputs(features, hidden)).mean(dim=0)
+        return self.probabilities(self.inputs(features, hidden))
+
+    def probabilities(self, inputs: Tensor) -> Tensor:
+        """Calibrated probabilities [B, 2] in the order of ``HEADS``, from inputs [B, D]."""
+        mean = self.logits(inputs).mean(dim=0)
         return torch.sigmoid(mean * self.calibration[:, 0] + self.calibration[:, 1])
-
-
-def _whitened_components(states: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """Mean [H] and the first ``count`` principal directions [H, K], scaled to unit variance."""
-    present = states[(states != 0).any(dim=1)].double()
-    directions = torch.zeros(states.shape[1], count, dtype=torch.float64)
-    if len(present) < 2:
-        return torch.zeros(states.shape[1]), directions.float()
-    mean = present.mean(0)
-    centred = present - mean
-    rank = min(count, len(present) - 1, states.shape[1])
-    if max(centred.shape) <= 1024:
-        _, values, right = torch.linalg.svd(centred, full_matrices=False)
-        values, right = values[:rank], right[:rank].T
-    else:
-        # Randomised: a full decomposition of thousands by thousands would take minutes. It draws
-        # from the global generator, which the caller has seeded.
-        _, values, right = torch.svd_lowrank(centred.float(), q=rank + 8, niter=4)
-        values, right = values[:rank].double(), right[:, :rank].double()
-    scale = values / (len(present) - 1) ** 0.5
-    keep = scale > 1e-6 * scale.max().clamp(min=1e-12)
-    directions[:, : len(values)] = torch.where(keep, right / scale.clamp(min=1e-12), 0.0)
-    return mean.float(), directions.float()

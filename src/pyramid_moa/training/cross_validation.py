@@ -11,6 +11,7 @@ from pyramid_moa.errors import RunFolderError
 from pyramid_moa.progress import Progress
 from pyramid_moa.records import question_hash
 from pyramid_moa.router_model.features import FeatureSpec, groups_for
+from pyramid_moa.router_model.network import RouterNetwork
 from pyramid_moa.router_model.policy import Scores
 from pyramid_moa.training.config import TrainConfig
 from pyramid_moa.training.examples import Examples, gather_examples
@@ -101,8 +102,9 @@ def cross_validated_scores(
 
 
 def _probabilities(
-    network: torch.nn.Module, examples: Examples, fold: Fold
+    network: RouterNetwork, examples: Examples, fold: Fold
 ) -> list[tuple[float, float]]:
     test = examples.take(fold.test)
     with torch.inference_mode():
-        return [(row[0], row[1]) for row in network(test.features, *test.hidden).tolist()]
+        inputs = network.many_inputs(test.features, test.hidden)
+        return [(row[0], row[1]) for row in network.probabilities(inputs).tolist()]

@@ -6,7 +6,6 @@ import lightning.pytorch as pl
 import torch
 from torch.utils.data import DataLoader, Sampler, TensorDataset
 
-from pyramid_moa.router_model.network import RouterNetwork
 from pyramid_moa.training.examples import Examples
 
 __all__ = ["RouterDataModule"]
@@ -23,25 +22,23 @@ class RouterDataModule(pl.LightningDataModule):
 
     def __init__(
         self,
-        network: RouterNetwork,
+        inputs: torch.Tensor,
         examples: Examples,
         held_out: torch.Tensor,
         *,
         batch_size: int,
         seed: Callable[[], int],
     ) -> None:
-        """Standardise and reduce once: the network's input statistics are fitted by now.
+        """Put together what a batch is cut from.
 
         Args:
-            network: whose inputs these are.
-            examples: n queries.
+            inputs: the network's, [n, D].
+            examples: the n queries, for their labels.
             held_out: [n, S].
             batch_size: B of training.
             seed: asked for the seed of the order at the beginning of each epoch.
         """
         super().__init__()
-        with torch.no_grad():
-            inputs = network.inputs(examples.features, examples.hidden)
         self._data = TensorDataset(inputs, examples.ensemble_fails, examples.oracle_right, held_out)
         self._batch_size = batch_size
         self._seed = seed

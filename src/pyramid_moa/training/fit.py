@@ -12,6 +12,7 @@ from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
 
 from pyramid_moa.errors import CheckpointError, RunFolderError
 from pyramid_moa.router_model.calibration import fit_platt
+from pyramid_moa.router_model.hidden_rows import spans
 from pyramid_moa.router_model.network import NetworkShape, RouterNetwork
 from pyramid_moa.training.config import TrainConfig
 from pyramid_moa.training.data_module import RouterDataModule
@@ -77,10 +78,13 @@ def fit_network(
     """
     check_examples(examples)
     network = _prepared(examples, config, start)
+    with torch.no_grad():
+        # Reduced once: from here on nobody reads hidden states.
+        inputs = network.many_inputs(examples.features, examples.hidden)
     held_out = held_out_parts(examples, seeds=config.network.seeds, seed=config.seed)
     module = RouterModule(network, config.optimiser, seed=config.seed)
     data = RouterDataModule(
-        network, examples, held_out, batch_size=config.optimiser.batch_size, seed=module.epoch_seed
+        inputs, examples, held_out, batch_size=config.optimiser.batch_size, seed=module.epoch_seed
     )
     last = work / LAST if work is not None else None
     trainer = _trainer(config, work, loggers or [], show_progress=show_progress)
@@ -102,7 +106,7 @@ def fit_network(
             raise KeyboardInterrupt from end
     module.restore_best()
     network.eval()
-    return Fitted(network=network, out_of_fold=_calibrate(network, examples, held_out))
+    return Fitted(network=network, out_of_fold=_calibrate(network, inputs, examples, held_out))
 
 
 def _is_whole(last: Path) -> bool:
@@ -180,9 +184,8 @@ def _prepared(
         network.load_state_dict(start.state_dict())
         network.calibration.copy_(_NEUTRAL)
         return network
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed)
-        network.fit_inputs(examples.features, examples.hidden)
+    generator = torch.Generator().manual_seed(config.seed)
+    network.fit_inputs(examples.features, examples.hidden, generator)
     _fit_prior(network, examples)
     network.reset(torch.Generator().manual_seed(config.seed))
     return network
@@ -191,7 +194,7 @@ def _prepared(
 def _fit_prior(network: RouterNetwork, examples: Examples) -> None:
     """Start from the vote rule: one logistic curve over the vote share for each head."""
     with torch.no_grad():
-        share = network.inputs(examples.features, examples.hidden)[:, 0]
+        share = network.inputs(examples.features, ())[:, 0]
     for head, labels in enumerate((examples.ensemble_fails, examples.oracle_right)):
         # The share counts against failure; a slope learned by its logarithm is positive.
         sign = -1.0 if head == 0 else 1.0
@@ -235,10 +238,13 @@ def _trainer(
     )
 
 
-def _calibrate(network: RouterNetwork, examples: Examples, held_out: torch.Tensor) -> torch.Tensor:
+def _calibrate(
+    network: RouterNetwork, inputs: torch.Tensor, examples: Examples, held_out: torch.Tensor
+) -> torch.Tensor:
     """Calibrate on out-of-fold logits; give back the calibrated probabilities [n, 2]."""
     with torch.no_grad():
-        logits = network.logits(network.inputs(examples.features, examples.hidden))  # [S, n, 2]
+        parts = [network.logits(inputs[span]) for span in spans(len(inputs))]
+    logits = torch.cat(parts, dim=1)  # [S, n, 2]
     weights = held_out.T[..., None].float()
     # With fewer seeds than parts some queries were left out by nobody; they calibrate nothing.
     seen = held_out.any(dim=1)

@@ -19,6 +19,7 @@ from pyramid_moa.records import LogprobStatistics, question_hash
 from pyramid_moa.router_model.card import RouterCard, RouterMember
 from pyramid_moa.router_model.checkpoint import check_checkpoint_folder
 from pyramid_moa.router_model.features import FeatureSpec, groups_for
+from pyramid_moa.router_model.hidden_rows import HiddenRows, spans
 from pyramid_moa.router_model.network import RouterNetwork
 from pyramid_moa.router_model.policy import OperatingPoint, Scores
 from pyramid_moa.router_model.router import Router
@@ -298,10 +299,12 @@ def _work_folder(
     return work
 
 
-def _digest(*tensors: torch.Tensor) -> str:
+def _digest(*parts: HiddenRows) -> str:
+    """Hash of tensors and of rows in files, a piece at a time."""
     digest = hashlib.sha256()
-    for tensor in tensors:
-        digest.update(tensor.contiguous().numpy().tobytes())
+    for part in parts:
+        for span in spans(part.shape[0]):
+            digest.update(np.ascontiguousarray(part[span]).tobytes())
     return digest.hexdigest()
 
 
