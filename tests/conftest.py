@@ -3,7 +3,7 @@
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -21,10 +21,24 @@ SETTINGS = {
     "OPENBLAS_NUM_THREADS": "1",
     "MPLBACKEND": "Agg",
 }
+SHARE_THE_VLLM_SERVER = {"test_openai_hidden_states.py", "test_openai_vllm.py"}
 # At import, before any library that reads them; programs that a test starts inherit them.
 os.environ.update(SETTINGS)
 # With --import-mode=importlib the helpers beside the tests are found nowhere else.
 sys.path.append(str(Path(__file__).parent))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Keep a file's tests on one process, and so files that share a server, which is costly."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class SharedServers(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = super()._split_scope(nodeid)
+            return "vllm_server" if Path(file).name in SHARE_THE_VLLM_SERVER else file
+
+    return SharedServers(config, log)
 
 
 @pytest.fixture(scope="session")

@@ -31,6 +31,13 @@ from pyramid_moa.errors import ConfigError
         ("active_parameters", 0.0),
         ("active_parameters", math.inf),
         ("active_parameters", math.nan),
+        ("port", 0),
+        ("port", 65536),
+        ("tensor_parallel_size", 0),
+        ("devices", [-1]),
+        ("devices", [1, 1]),
+        ("kv_cache_bytes", 0),
+        ("max_model_len", 0),
     ],
 )
 def test_a_field_that_no_model_has_is_named(field, value):
@@ -43,6 +50,22 @@ def test_all_problems_are_reported_together():
         ModelSpec(name="m", model="x", batch_size=0, timeout_s=-1, max_retries=-2)
     for field in ("model 'm'", "batch_size", "timeout_s", "max_retries"):
         assert field in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("fields", "says"),
+    [
+        ({"port": 8001}, "port: expected with backend vllm or openai, found with transformers"),
+        ({"backend": "openai", "port": 1, "base_url": "http://x/v1"}, "port: expected without"),
+        ({"hidden_states_dir": "d"}, "hidden_states_dir: expected with backend openai"),
+        ({"backend": "vllm", "hidden_states_dir": "d"}, "hidden_states_dir: expected with"),
+        ({"backend": "openai", "hidden_states_dir": "d"}, "hidden_states_dir: expected with"),
+        ({"backend": "vllm", "devices": [0], "tensor_parallel_size": 2}, "2 GPUs or more, found 1"),
+    ],
+)
+def test_a_field_where_it_has_no_use(fields, says):
+    with pytest.raises(ConfigError, match=says):
+        ModelSpec(name="m", model="x", **fields)
 
 
 def test_names_as_hubs_have_them():

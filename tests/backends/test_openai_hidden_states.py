@@ -32,7 +32,7 @@ from pyramid_moa.backends.vllm_arguments import hidden_states_folder
 from pyramid_moa.errors import BackendError
 
 # The limit counts the start of the server, whichever test comes first.
-pytestmark = [pytest.mark.vllm, pytest.mark.timeout(400), pytest.mark.xdist_group("vllm")]
+pytestmark = [pytest.mark.vllm, pytest.mark.timeout(400)]
 
 SHARED = (
     "This beginning is longer than a block of the cache, and every question begins with it. " * 2

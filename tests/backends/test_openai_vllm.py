@@ -15,7 +15,7 @@ from pyramid_moa.backends.protocol import Completion, Failure, Message, Prompt, 
 from pyramid_moa.errors import BackendError
 
 # The limit counts the start of the server, whichever test comes first.
-pytestmark = [pytest.mark.vllm, pytest.mark.timeout(400), pytest.mark.xdist_group("vllm")]
+pytestmark = [pytest.mark.vllm, pytest.mark.timeout(400)]
 
 GREEDY = Sampling(max_tokens=32)
 CHATS = [

@@ -1,8 +1,8 @@
 """A real vLLM server for the tests: started once a session, killed whatever happens.
 
-A test asks for it with the fixture ``vllm_server`` and carries the marker ``vllm``. Under
-pytest-xdist it should also carry ``xdist_group("vllm")``, with ``--dist loadgroup``, so that one
-server is started and not one a worker.
+A test asks for it with the fixture ``vllm_server`` and carries the marker ``vllm``. Its file stands
+among SHARE_THE_VLLM_SERVER in tests/conftest.py, so that one server is started and not one for each
+process of pytest-xdist.
 """
 
 import contextlib

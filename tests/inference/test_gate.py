@@ -241,7 +241,10 @@ def test_every_backend_is_closed_even_where_one_breaks(fake_gate):
 
 def write_pyramid(folder, members=("large", "middle", "small"), **fields):
     content = {
-        "members": [{"name": name, "model": name} for name in members],
+        "members": [
+            member if isinstance(member, dict) else {"name": member, "model": member}
+            for member in members
+        ],
         "oracles": [{"name": "oracle", "model": "oracle"}],
     } | fields
     path = folder / "pyramid.yaml"
@@ -255,7 +258,8 @@ def opened(monkeypatch, fake_backend):
     backends = {}
 
     def open_fake(spec, *, hidden_states=None):
-        keys = hidden_states.keys if hidden_states else ()
+        gives = hidden_states is not None and spec.model != "without-hidden-states"
+        keys = hidden_states.keys if gives else ()
         backend = fake_backend(spec.name, "5", logprobs=True, hidden_keys=keys)
         backends[spec.name] = backend
         if spec.name == "broken":
@@ -306,11 +310,22 @@ def test_what_was_opened_is_closed_when_another_model_breaks(opened, tmp_path):
     assert [opened[name].closed for name in ("large", "middle")] == [1, 1]
 
 
-def test_what_was_opened_is_closed_when_the_router_does_not_fit(opened, tmp_path, trained):
+def test_what_was_opened_is_closed_when_the_router_does_not_fit(
+    opened, tmp_path, trained_on_hidden
+):
+    # As far as the entries tell it fits: only what runs shows that nothing is given.
+    models = {"large": "large", "middle": "middle", "small": "without-hidden-states"}
+    members = [{"name": name, "model": model} for name, model in models.items()]
+    with pytest.raises(CheckpointError, match="small: its backend gives no hidden states"):
+        Gate.from_config(write_pyramid(tmp_path, members=members), router=trained_on_hidden)
+    assert all(backend.closed == 1 for backend in opened.values())
+    assert len(opened) == 4
+
+
+def test_other_members_are_seen_before_any_model_is_loaded(opened, tmp_path, trained):
     with pytest.raises(CheckpointError, match=r"members: .*large, middle, small; .*large, tiny"):
         Gate.from_config(write_pyramid(tmp_path, ("large", "tiny")), router=trained)
-    assert all(backend.closed == 1 for backend in opened.values())
-    assert len(opened) == 3
+    assert not opened
 
 
 def test_a_wrong_checkpoint_is_seen_before_any_model_is_loaded(opened, tmp_path):

@@ -6,8 +6,13 @@ import pytest
 
 from pyramid_moa.backends import HiddenStates
 from pyramid_moa.errors import CheckpointError
+from pyramid_moa.inference import gate
 from pyramid_moa.inference.gate import Gate
-from pyramid_moa.inference.requirements import check_requirements, needed_hidden_states
+from pyramid_moa.inference.requirements import (
+    check_pyramid,
+    check_requirements,
+    needed_hidden_states,
+)
 from pyramid_moa.router_model.card import RouterMember
 from pyramid_moa.router_model.router import Router
 from synthetic import HIDDEN_KEY
@@ -74,3 +79,30 @@ def test_recorded_confidences_are_not_to_be_had_of_a_running_model(setting):
     card = replace(router.card, feature_groups=[*router.card.feature_groups, "stated"])
     with pytest.raises(CheckpointError, match="large: its backend states no confidence"):
         check_requirements(card, pyramid, backends)
+
+
+def test_what_entries_tell_is_said_before_models_are_loaded(
+    setting, tmp_path, monkeypatch, trained_on_hidden
+):
+    pyramid, _, router = setting
+    served = [
+        replace(spec, backend="openai", base_url="http://127.0.0.1:1/v1")
+        for spec in pyramid.members
+    ]
+    served[0] = replace(served[0], hidden_states_dir="states")
+    served[1] = replace(served[1], base_url=None, port=8001, logprobs=False)
+    with pytest.raises(CheckpointError) as caught:
+        check_pyramid(router.card, replace(pyramid, members=served))
+    message = str(caught.value)
+    assert "large:" not in message
+    assert "middle: has logprobs: false" in message
+    assert "middle: a server" not in message
+    assert f"small: a server gives no hidden states {HIDDEN_KEY}" in message
+
+    path = tmp_path / "pyramid.yaml"
+    entry = "{name: NAME, model: x, backend: openai, base_url: 'http://127.0.0.1:1/v1'}"
+    members = "".join(f"  - {entry.replace('NAME', name)}\n" for name in NAMES)
+    path.write_text(f"members:\n{members}oracles:\n  - {entry.replace('NAME', 'oracle')}\n")
+    monkeypatch.setattr(gate, "open_backend", lambda *args, **options: pytest.fail("opened"))
+    with pytest.raises(CheckpointError, match="a server gives no hidden states"):
+        Gate.from_config(path, router=trained_on_hidden)

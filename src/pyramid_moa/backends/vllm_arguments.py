@@ -15,7 +15,7 @@ __all__ = ["cpu_environment", "engine_arguments", "hidden_states_folder", "is_cp
 
 _CONNECTOR = "HiddenStatesConnector"
 _CONNECTOR_MODULE = "pyramid_moa.backends.vllm_connector"
-_WORKER = "pyramid_moa.backends.vllm_worker.HiddenStatesWorker"
+_WORKER = "pyramid_moa.backends.vllm_worker.PyramidWorker"
 # On a CPU, vLLM would otherwise take most of the machine's memory.
 _CPU_KV_CACHE_BYTES = 512 << 20
 
@@ -54,6 +54,8 @@ def engine_arguments(
     if hidden_states is not None:
         assert storage is not None
         arguments += _hidden_states_arguments(spec, hidden_states, storage)
+    if hidden_states is not None or is_cpu_build():
+        arguments += ["--worker-cls", _WORKER]
     return [*arguments, *spec.extra_args]
 
 
@@ -107,7 +109,6 @@ def _hidden_states_arguments(
     return [
         *("--speculative-config", json.dumps(speculative)),
         *("--kv-transfer-config", json.dumps(transfer)),
-        *("--worker-cls", _WORKER),
     ]
 
 

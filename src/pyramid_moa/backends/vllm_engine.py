@@ -1,6 +1,7 @@
 """Starts and ends a vLLM engine for this process, from the arguments that a server would get."""
 
 import importlib.util
+import multiprocessing.connection
 import os
 import random
 import sys
@@ -28,6 +29,8 @@ _ENVIRONMENT = {
     "VLLM_LOGGING_STREAM": "ext://sys.stderr",
     "VLLM_LOGGING_LEVEL": "ERROR",
     "VLLM_NO_USAGE_STATS": "1",
+    # Of processes that it starts: see _process_state for this one.
+    "PYTHONWARNINGS": "ignore",
     # A fork would copy the locks of threads that it does not copy.
     "VLLM_WORKER_MULTIPROC_METHOD": "spawn",
 }
@@ -98,6 +101,8 @@ def start_engine(spec: ModelSpec, hidden_states: HiddenStates | None) -> Engine:
         arguments = engine_arguments(spec, hidden_states=hidden_states, storage=folder)
         with _environment(environment), _process_state():
             llm = _start(spec, [*arguments, *_QUIETLY], in_process=in_process)
+        if not in_process:
+            _tell_when_it_dies(llm.engine_core)
     except BaseException:
         if in_process:
             _own_process_is_taken.release()
@@ -161,6 +166,17 @@ def _start(spec: ModelSpec, arguments: list[str], *, in_process: bool) -> Any:  
             "be reached, or a folder with config.json, tokenizer.json and safetensors, of a kind "
             "that vLLM knows, and room for it (see kv_cache_bytes, max_model_len, extra_args)"
         ) from error
+
+
+def _tell_when_it_dies(core: Any) -> None:  # noqa: ANN401 - untyped library
+    """Wake who waits for an engine whose process is gone: vLLM leaves it waiting for ever."""
+    sentinels = [process.sentinel for process in core.resources.engine_manager.processes]
+
+    def watch() -> None:
+        multiprocessing.connection.wait(sentinels)
+        core.outputs_queue.put_nowait(RuntimeError("its process has ended"))
+
+    threading.Thread(target=watch, name="vllm engine watch", daemon=True).start()
 
 
 def _make_storage() -> "tempfile.TemporaryDirectory[str]":

@@ -91,7 +91,8 @@ def _as_formula(module: Any, weight: torch.Tensor) -> FinalNorm:  # noqa: ANN401
     states = states.to(weight.dtype)
     wanted = module(states.to(weight.device)).float().cpu().numpy()
     bias = getattr(module, "bias", None)
-    epsilon = next(float(getattr(module, name)) for name in _EPSILONS if hasattr(module, name))
+    stated = (getattr(module, name, None) for name in _EPSILONS)
+    epsilon = next((float(value) for value in stated if value is not None), 1e-6)
     for offset in (0.0, 1.0):  # some models keep the weight less 1
         for centred in (False, True):
             norm = FinalNorm(

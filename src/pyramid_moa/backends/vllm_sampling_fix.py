@@ -1,27 +1,56 @@
-"""Mends sampling of vLLM's CPU builds in the mode that hands out hidden states.
+"""Mends sampling of vLLM's CPU builds; a GPU runs other code.
 
-That mode samples through vLLM's rejection sampler, whose ``expand_kernel`` for CPUs converts a
-tensor that isn't int64 to one that is, and writes into the copy (vLLM issue 55005): temperatures
-are then whatever lay in memory. A GPU runs another kernel.
+The mode that hands out hidden states samples through vLLM's rejection sampler, whose
+``expand_kernel`` for CPUs converts a tensor that isn't int64 to one that is, and writes into the
+copy (vLLM issue 55005): temperatures are then whatever lay in memory. And in every mode a request
+with a seed whose prompt comes in chunks ends the whole engine, with "CPU Generator does not use
+offset".
 """
+
+from typing import Any
 
 import torch
 
-__all__ = ["expands_rightly", "mend_cpu_sampling"]
+__all__ = ["expands_rightly", "mend_cpu_kernel", "mend_cpu_seeds"]
 
 _KERNEL = "vllm.v1.sample.rejection_sampler.expand_kernel"
 
 
-def mend_cpu_sampling() -> bool:
-    """Replace the kernel where vLLM runs on a CPU and its own is wrong; say whether it was."""
-    from vllm.platforms import current_platform
-
-    if not current_platform.is_cpu() or expands_rightly():
+def mend_cpu_kernel() -> bool:
+    """Replace the kernel where vLLM's own is wrong; say whether it was."""
+    if expands_rightly():
         return False
     from vllm.triton_utils.dispatcher import register_kernels
 
     register_kernels({_KERNEL: _expand})
     return True
+
+
+def mend_cpu_seeds(model_runner: Any) -> None:  # noqa: ANN401 - untyped library
+    """Take back what a chunk that ends no prompt has drawn, as vLLM does on a GPU.
+
+    vLLM samples after every chunk, throws away what belongs to none but the last, and winds the
+    requests' generators back by an offset, which those of a CPU lack.
+    """
+    keep_books = getattr(model_runner, "_bookkeeping_sync", None)
+    if keep_books is None:
+        return  # another way of sampling, without this fault
+
+    def mended(*args: Any, **options: Any) -> Any:  # noqa: ANN401 - as the library has it
+        batch = model_runner.input_batch
+        thrown_away = model_runner.discard_request_mask.np[: batch.num_reqs].nonzero()[0]
+        held = {row: batch.generators.pop(row) for row in thrown_away if row in batch.generators}
+        for row, generator in held.items():
+            # One that goes on after a pause has given tokens: it need not be wound back to be
+            # right, and can't be.
+            if not model_runner.requests[batch.req_ids[row]].output_token_ids:
+                generator.manual_seed(generator.initial_seed())
+        try:
+            return keep_books(*args, **options)
+        finally:
+            batch.generators.update(held)
+
+    model_runner._bookkeeping_sync = mended
 
 
 def expands_rightly() -> bool:

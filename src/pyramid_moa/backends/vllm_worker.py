@@ -1,7 +1,8 @@
-"""vLLM's worker with one addition: it tells the connector the model's final norm.
+"""vLLM's worker with what a pyramid needs of it beside.
 
-Named by ``--worker-cls``. vLLM gives a connector no way to the model, and hands out the last layer
-before that norm.
+It tells the connector the model's final norm: vLLM gives a connector no way to the model, and hands
+out the last layer before that norm. And on a CPU it sees that sampling is right. Named by
+``--worker-cls``.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -10,7 +11,7 @@ from vllm.platforms import current_platform
 
 from pyramid_moa.backends.vllm_connector import HiddenStatesConnector
 from pyramid_moa.backends.vllm_final_norm import find_final_norm
-from pyramid_moa.backends.vllm_sampling_fix import mend_cpu_sampling
+from pyramid_moa.backends.vllm_sampling_fix import mend_cpu_kernel, mend_cpu_seeds
 
 if current_platform.is_cpu():
     from vllm.v1.worker.cpu_worker import CPUWorker as PlatformWorker
@@ -22,16 +23,18 @@ else:
 if TYPE_CHECKING:
     from vllm.v1.kv_cache_interface import KVCacheConfig
 
-__all__ = ["HiddenStatesWorker"]
+__all__ = ["PyramidWorker"]
 
 
-class HiddenStatesWorker(PlatformWorker):  # type: ignore[misc] # an untyped library
+class PyramidWorker(PlatformWorker):  # type: ignore[misc] # an untyped library
     """The worker of the platform that vLLM runs on."""
 
     def load_model(self, **options: Any) -> None:  # noqa: ANN401 - as vLLM has them
         """Load the model; on a CPU, see that sampling is right."""
-        mend_cpu_sampling()
         super().load_model(**options)
+        if current_platform.is_cpu():
+            mend_cpu_kernel()
+            mend_cpu_seeds(self.model_runner)
 
     def initialize_from_config(self, kv_cache_config: "KVCacheConfig") -> None:
         """Set the cache and the connector up, and tell the connector the final norm.
@@ -40,10 +43,10 @@ class HiddenStatesWorker(PlatformWorker):  # type: ignore[misc] # an untyped lib
             BackendError: the last layer is asked for and the model has no norm that is known.
         """
         from vllm.config import set_current_vllm_config
-        from vllm.distributed.kv_transfer import get_kv_transfer_group
+        from vllm.distributed.kv_transfer import get_kv_transfer_group, has_kv_transfer_group
 
         super().initialize_from_config(kv_cache_config)
-        connector = get_kv_transfer_group()
+        connector = get_kv_transfer_group() if has_kv_transfer_group() else None
         if not isinstance(connector, HiddenStatesConnector) or not connector.last_layers:
             return
         config = self.vllm_config.model_config
