@@ -104,7 +104,7 @@ def _engine(workers: int | None) -> Iterator[AnswerChunks]:
         turn.run(chunks, workers=workers)
 
     # Ray's notices of dead workers and nodes go to standard output, which belongs to results.
-    with redirect_stdout(sys.stderr):
+    with redirect_stdout(sys.stderr), _only_errors(logging.getLogger("ray.data")):
         if ray.is_initialized():
             yield answer
             return
@@ -306,6 +306,16 @@ def _show(foreman: RemoteForeman, progress: Progress, over: threading.Event) -> 
             max(0, state.done - shown), note=f"{state.failed} failed, {state.spent_usd:.4f} USD"
         )
         shown = max(shown, state.done)
+
+
+@contextmanager
+def _only_errors(logger: logging.Logger) -> Iterator[None]:
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
 
 @contextmanager
