@@ -23,8 +23,8 @@ from label_cases.scale import measure_scale
 _CASES = ("engine", "http", "hidden-states", "sampling", "scale")
 _RATIOS = """| case | ours, queries/s | theirs, queries/s | ours / theirs: median (spread) |
 | --- | --- | --- | --- |"""
-_SAMPLING = """| server | tokens | log-probability plus entropy, in its standard errors | repeats less \
-expected, likewise | repeats | largest error of log-probabilities |
+_SAMPLING = """| server | tokens | log-probability plus entropy, in its standard errors | repeats \
+less expected, likewise | repeats | largest error of log-probabilities |
 | --- | --- | --- | --- | --- | --- |"""
 _SCALE = """| queries | CPU µs a query (spread) | wall, s | peak memory, MB | finished --resume, s |
 | --- | --- | --- | --- | --- |"""
