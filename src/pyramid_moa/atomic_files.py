@@ -6,7 +6,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["remove_leftovers", "temporary_mark", "write_text_atomically", "written_aside"]
+__all__ = [
+    "is_leftover",
+    "remove_leftovers",
+    "temporary_mark",
+    "write_text_atomically",
+    "written_aside",
+]
 
 _MARK = ".partial-"
 
@@ -51,6 +57,11 @@ def write_text_atomically(path: Path, text: str) -> None:
     """Write UTF-8 text under its final name in one step."""
     with written_aside(path) as aside:
         aside.write_text(text, encoding="utf-8")
+
+
+def is_leftover(path: Path) -> bool:
+    """Whether a killed process has begun to write a file and not finished."""
+    return path.name.startswith(_MARK)
 
 
 def remove_leftovers(folder: Path) -> None:

@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -85,9 +86,22 @@ def test_a_failure_costs_nothing_and_is_wrong(gold, correct):
     )  # fmt: skip
 
 
-def test_a_recorded_generation_is_handed_on():
-    row = Generation(query_id="q1", model="m", answer="7", correct=False, cost_usd=3.0)
-    assert graded_generation(QUERY, SPEC, completion("", recorded=row), GRADER) is row
+def test_a_recorded_generation_is_handed_on_as_the_answer_to_this_query():
+    row = Generation(query_id="of-a-table", model="m", answer="42", correct=False, cost_usd=3.0)
+    found = graded_generation(QUERY, SPEC, completion("", recorded=row), GRADER)
+    assert found == replace(row, query_id=QUERY.query_id, correct=True)
+    nobody_knows = replace(QUERY, gold=None)
+    found = graded_generation(nobody_knows, SPEC, completion("", recorded=row), GRADER)
+    assert found == replace(row, query_id=QUERY.query_id)
+
+
+def test_an_answer_that_can_not_be_used_is_paid_for():
+    failed = Failure(
+        message="null content", can_retry=False, prompt_tokens=1000, completion_tokens=500
+    )
+    row = graded_generation(QUERY, SPEC, failed, GRADER)
+    assert row.error == "null content"
+    assert row.cost_usd == pytest.approx((1000 + 2 * 500) / 1e6)
 
 
 @pytest.mark.parametrize(("prompt", "answer"), [(None, None), (10, None), (None, 4)])

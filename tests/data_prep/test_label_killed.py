@@ -45,11 +45,17 @@ def parts(run):
     }
 
 
+def answered(run):
+    """Grows with every row that is on disk."""
+    journals = sorted((run / "journal").glob("m*.jsonl")) if run.exists() else []
+    return [(path.name, path.stat().st_size) for path in journals], len(parts(run))
+
+
 def kill_at(process, run, moment):
     """Kill so many seconds after the models have begun to answer; whether it was still running."""
-    before = parts(run)
+    before = answered(run)
     patience = time.monotonic() + PATIENCE_S
-    while parts(run) == before and process.poll() is None and time.monotonic() < patience:
+    while answered(run) == before and process.poll() is None and time.monotonic() < patience:
         time.sleep(0.005)
     time.sleep(moment)
     process.send_signal(signal.SIGKILL)

@@ -14,7 +14,7 @@ from pyramid_moa.backends.loop_thread import LoopThread
 from pyramid_moa.backends.model_spec import ModelSpec
 from pyramid_moa.backends.openai_endpoint import endpoint_of
 from pyramid_moa.backends.openai_hidden_states import served_hidden_states
-from pyramid_moa.backends.openai_reply import model_ids, read_completion
+from pyramid_moa.backends.openai_reply import model_ids, read_completion, token_counts
 from pyramid_moa.backends.protocol import Completion, Failure, HiddenStates, Prompt, Sampling
 from pyramid_moa.errors import BackendError, ConfigError
 
@@ -211,6 +211,7 @@ class OpenAIBackend:
 
         started = time.perf_counter()
         name = new_name() if self._hidden else ""
+        body = b""
         try:
             body = await self._post(prompt, sampling, name)
             completion = read_completion(
@@ -227,10 +228,14 @@ class OpenAIBackend:
         except (openai.OpenAIError, BackendError, ValueError, RecursionError) as error:
             texts = [prompt.text or "", *(message.content for message in prompt.messages or ())]
             explained = self._explained(error, texts)
+            # An answer that can't be used has to be paid for like any other.
+            prompt_tokens, completion_tokens = token_counts(body)
             return Failure(
                 message=str(explained),
                 can_retry=explained.can_retry,
                 latency_s=time.perf_counter() - started,
+                prompt_tokens=prompt_tokens,
+                completion_tokens=completion_tokens,
             )
 
     async def _post(self, prompt: Prompt, sampling: Sampling, name: str) -> bytes:

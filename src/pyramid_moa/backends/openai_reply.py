@@ -16,11 +16,13 @@ __all__ = [
     "model_ids",
     "read_completion",
     "read_json",
+    "token_counts",
     "transfer_parameters",
 ]
 
-# Besides these, every status from 500 on: timeout, lock timeout, too early, rate limit.
-_RETRY_STATUSES = frozenset({408, 409, 425, 429})
+# Besides these, every status from 500 on: timeout, lock timeout, too early, rate limit; and, for
+# who asks again later, what a new key, a paid bill or a model that is loaded again puts right.
+_RETRY_STATUSES = frozenset({401, 402, 403, 404, 408, 409, 425, 429})
 
 # No tokenizer in use has longer tokens on average; an answer longer than this isn't an answer to
 # what was asked for.
@@ -46,7 +48,8 @@ def read_json(body: bytes) -> object:
     if body.lstrip()[:1] == b"<":
         raise BackendError(
             "expected JSON, found a page of HTML: does base_url name the API, such as "
-            "http://127.0.0.1:8000/v1?"
+            "http://127.0.0.1:8000/v1?",
+            can_retry=True,
         )
     try:
         return json.loads(body)
@@ -93,6 +96,17 @@ def read_completion(
         latency_s=latency_s,
         tokens=_tokens(choice, text, read_tokens) if logprobs else (),
     )
+
+
+def token_counts(body: bytes) -> tuple[int | None, int | None]:
+    """Tokens of prompt and answer, as far as a body that may be anything tells them."""
+    try:
+        reply = json.loads(body)
+    except (ValueError, RecursionError):
+        return None, None
+    usage = reply.get("usage") if isinstance(reply, dict) else None
+    counts = cast("_Object", usage) if isinstance(usage, dict) else {}
+    return _count(counts.get("prompt_tokens")), _count(counts.get("completion_tokens"))
 
 
 def model_ids(body: bytes) -> list[str] | None:

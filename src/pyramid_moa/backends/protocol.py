@@ -194,13 +194,18 @@ class Failure:
 
     Attributes:
         message: one line, without keys or prompts.
-        can_retry: whether asking again can help.
+        can_retry: whether asking again can help, at once or later.
         latency_s: seconds spent.
+        prompt_tokens: of an answer that came, and has to be paid for, but can't be used; None
+            where none came or its tokens are unknown.
+        completion_tokens: likewise.
     """
 
     message: str
     can_retry: bool
     latency_s: float = 0.0
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
 
 
 class Backend(Protocol):

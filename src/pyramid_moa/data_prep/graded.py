@@ -47,7 +47,11 @@ def graded_generation(
             error=storable(outcome.message),
             can_retry=outcome.can_retry,
             latency_s=outcome.latency_s,
-            cost_usd=0.0,
+            prompt_tokens=outcome.prompt_tokens,
+            completion_tokens=outcome.completion_tokens,
+            cost_usd=generation_cost_usd(
+                spec, outcome.prompt_tokens or 0, outcome.completion_tokens or 0
+            ),
         )
     if outcome.recorded is not None:
         return _replayed(query, outcome.recorded, grader)

@@ -36,7 +36,7 @@ __all__ = ["Engine", "label"]
 Engine = Literal["local", "ray"]
 
 # Chunks whose prompts stand for all in the estimate of the cost.
-_SAMPLED_CHUNKS = 40
+_SAMPLED_CHUNKS = 4
 
 
 def label(
@@ -101,6 +101,8 @@ def label(
         _open_folder(folder, wanted, _queries(dataset, split))
         found = read_manifest(out)
         if not _is_finished(folder, found):
+            # Until its labels are written anew, nobody is to train on a run that changes.
+            write_manifest(out, wanted)
             say(_estimate(folder, pyramid, dataset.count))
             budget = Budget(max_usd, spent_usd=_spent(folder, pyramid))
             _answer_all(folder, pyramid, running, budget=budget, strict=strict)
@@ -282,7 +284,8 @@ def _spent(folder: RunFolder, pyramid: Pyramid) -> float:
                 for model in range(len(pyramid.models))
                 for _, rows in folder.read_columns(model, ["cost_usd"])
             ),
-            *(row.cost_usd or 0.0 for row in folder.read_journals()),
+            # What is in both counts once: its process died between the part and the journal's end.
+            *(row.cost_usd or 0.0 for row in folder.read_journals(beyond_parts=True)),
         ]
     )
 

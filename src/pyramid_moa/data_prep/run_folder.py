@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from safetensors.numpy import save
 
-from pyramid_moa.atomic_files import remove_leftovers, written_aside
+from pyramid_moa.atomic_files import is_leftover, remove_leftovers, written_aside
 from pyramid_moa.data_prep.journal import read_journal
 from pyramid_moa.data_prep.mapped_rows import MappedRows, RowsFile, find_widths
 from pyramid_moa.data_prep.run_tables import (
@@ -121,7 +121,7 @@ class RunFolder:
             RunFolderError: the folder holds something, or is a file.
         """
         if self.path.is_dir():
-            others = [p.name for p in self.path.iterdir() if p.name != ".lock"]
+            others = [p.name for p in self.path.iterdir() if not _is_idle(p)]
         else:
             others = [self.path.name] if self.path.exists() else []
         if others:
@@ -144,7 +144,8 @@ class RunFolder:
     def discard(self) -> None:
         """Remove a run in which nothing has been generated; what is not the run's own stays."""
         self.clean()
-        for name in ("manifest.json", "queries.parquet", "labels.parquet", ".lock"):
+        # The manifest goes last of what makes it a run, so that a half-discarded one is still ours.
+        for name in ("queries.parquet", "labels.parquet", "manifest.json", ".lock"):
             (self.path / name).unlink(missing_ok=True)
         folders = (self.generations_path, self.hidden_states_path, self.path / _JOURNALS, self.path)
         for folder in folders:
@@ -208,10 +209,19 @@ class RunFolder:
         metadata = self._queries_file().metadata
         return sum(metadata.row_group(chunk).num_rows for chunk in chunks)
 
-    def read_journals(self) -> Iterator[Generation]:
-        """Read the answers whose parts are not whole yet."""
+    def read_journals(self, *, beyond_parts: bool = False) -> Iterator[Generation]:
+        """Read the answers whose parts are not whole yet.
+
+        Args:
+            beyond_parts: leave out what stands in a part already.
+        """
         for path in sorted((self.path / _JOURNALS).glob("m*.jsonl")):
-            yield from read_journal(path).values()
+            rows = read_journal(path)
+            part = self.generations_path / f"{path.stem}.parquet"
+            if beyond_parts and part.is_file():
+                known = set(generations_from_table(_read_parquet(part, GENERATIONS)))
+                rows = {key: row for key, row in rows.items() if row not in known}
+            yield from rows.values()
 
     def read_columns(self, model: int, columns: Sequence[str]) -> Iterator[tuple[int, pa.Table]]:
         """Read some columns of a model's parts, one part at a time, each with its chunk's index."""
@@ -280,6 +290,11 @@ class RunFolder:
         part = RowsFile(path=path, rows=rows)
         widths = find_widths(path, rows=rows)
         return {key: MappedRows(key, [part], width)[:] for key, width in widths.items()}
+
+
+def _is_idle(path: Path) -> bool:
+    """Whether a file of a run's folder stands for nothing: a lock, or what was never finished."""
+    return path.name == ".lock" or is_leftover(path)
 
 
 def _part_name(model: int, chunk: int) -> str:

@@ -1,7 +1,7 @@
 """One model's turn: it answers the queries of some chunks, each once, and every answer is kept."""
 
 import math
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from pyramid_moa.backends import Backend, Completion, Failure, Prompt, generation_cost_usd
@@ -84,9 +84,11 @@ class Turn:
         self._halted = halted
         self._asked: dict[int, _Asked] = {}
         self._held: tuple[OpenChunk, Query] | None = None
-        self._stop: PyramidError | None = None
+        self._stop: PyramidError | OSError | None = None
         self._answered = self._failed = self._failed_in_a_row = 0
-        self._counted_tokens = self._estimated_tokens = 0
+        self._found_answered = self._shown_answered = 0
+        # The most that this model has counted in a prompt, as a multiple of the estimate.
+        self._allowance = ALLOWANCE
 
     @property
     def failed(self) -> int:
@@ -105,14 +107,13 @@ class Turn:
             BudgetError: the next answer could take the run past its limit.
             DataError: with ``strict``, a generation failed.
             BackendError: the model can't answer anything any more.
+            RunFolderError: a part of the run is damaged.
+            OSError: the run folder can't be read or written.
         """
-        pending = self._pending(chunks, progress)
+        pending = self._pending(chunks)
         most: int | None = None if self._budget.most_usd is None else _FIRST_FEW
-        try:
-            while self._round(backend, pending, most, progress):
-                most = None
-        finally:
-            pending.close()
+        while self._round(backend, pending, most, progress):
+            most = None
         if self._stop is not None:
             raise self._stop
 
@@ -128,19 +129,25 @@ class Turn:
         prompts = self._prompts(pending, most)
         for number, outcome in backend.stream(prompts, self._pyramid.sampling):
             self._take(self._asked.pop(number), outcome)
-            progress.advance(1, note=f"{self._failed} failed, {self._budget.spent_usd:.4f} USD")
+            self._show(progress, answered=1)
+        self._show(progress, answered=0)
         if self._halted():
             return False
         if self._stop is None and self._held is not None and self._answered == before:
             self._stop = self._no_money(self._held[1])
         return self._stop is None and self._answered > before
 
-    def _pending(
-        self, chunks: Iterable[int], progress: Steps
-    ) -> Generator[tuple[OpenChunk, Query], None, None]:
+    def _show(self, progress: Steps, *, answered: int) -> None:
+        """Count what was answered, and what the thread that draws has found answered already."""
+        found = self._found_answered
+        note = f"{self._failed} failed, {self._budget.spent_usd:.4f} USD"
+        progress.advance(answered + found - self._shown_answered, note=note)
+        self._shown_answered = found
+
+    def _pending(self, chunks: Iterable[int]) -> Iterator[tuple[OpenChunk, Query]]:
         for chunk, queries in self._folder.read_chunks(chunks):
             opened = OpenChunk(self._folder, self._model, chunk, queries)
-            progress.advance(len(queries) - len(opened.pending))
+            self._found_answered += len(queries) - len(opened.pending)
             for query in opened.pending:
                 yield opened, query
 
@@ -150,7 +157,7 @@ class Turn:
         """Draw prompts, possibly in the backend's own thread."""
         number = 0
         while not (self._stop or self._halted()) and (most is None or number < most):
-            item = self._held or next(pending, None)
+            item = self._held or self._next(pending)
             self._held = None
             if item is None:
                 return
@@ -167,14 +174,22 @@ class Turn:
             number += 1
             yield prompt
 
+    def _next(self, pending: Iterator[tuple[OpenChunk, Query]]) -> tuple[OpenChunk, Query] | None:
+        """The next pending query; None where there is none, or it can't be got at."""
+        try:
+            return next(pending, None)
+        except (PyramidError, OSError) as error:
+            # Raised here it would end what is under way, in the backend's thread.
+            self._stop = error
+            return None
+
     def _take(self, asked: _Asked, outcome: Completion | Failure) -> None:
         row = graded_generation(asked.query, self._spec, outcome, self._grader)
         asked.chunk.add(row)
         self._budget.settle(asked.reserved_usd, row.cost_usd or 0.0)
         self._answered += 1
         if asked.tokens and row.prompt_tokens is not None:
-            self._counted_tokens += row.prompt_tokens
-            self._estimated_tokens += asked.tokens
+            self._allowance = max(self._allowance, row.prompt_tokens / asked.tokens)
         self._note_failure(row)
 
     def _note_failure(self, row: Generation) -> None:
@@ -201,8 +216,7 @@ class Turn:
 
     def _most_usd(self, tokens: int) -> float:
         """What an answer may cost, by what the model has counted in prompts so far."""
-        seen = self._counted_tokens / max(1, self._estimated_tokens)
-        most = math.ceil(tokens * max(ALLOWANCE, seen))
+        most = math.ceil(tokens * self._allowance)
         return generation_cost_usd(self._spec, most, self._pyramid.sampling.max_tokens)
 
     def _no_money(self, query: Query) -> BudgetError:
