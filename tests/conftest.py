@@ -21,11 +21,17 @@ SETTINGS = {
     "OPENBLAS_NUM_THREADS": "1",
     "MPLBACKEND": "Agg",
 }
-SHARE_THE_VLLM_SERVER = {"test_openai_hidden_states.py", "test_openai_vllm.py"}
+SHARE_THE_VLLM_SERVER = {
+    "test_label_vllm_faults.py",
+    "test_openai_hidden_states.py",
+    "test_openai_vllm.py",
+}
 # At import, before any library that reads them; programs that a test starts inherit them.
 os.environ.update(SETTINGS)
 # With --import-mode=importlib the helpers beside the tests are found nowhere else.
-sys.path.append(str(Path(__file__).parent))
+sys.path += [str(Path(__file__).parent), str(Path(__file__).parent / "backends")]
+# The real server that several folders' tests ask.
+pytest_plugins = ["vllm_server"]
 
 
 @pytest.hookimpl(optionalhook=True)

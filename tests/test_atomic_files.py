@@ -1,10 +1,14 @@
-import os
 import subprocess
 import sys
 
 import pytest
 
-from pyramid_moa.atomic_files import remove_leftovers, write_text_atomically, written_aside
+from pyramid_moa.atomic_files import (
+    remove_leftovers,
+    temporary_mark,
+    write_text_atomically,
+    written_aside,
+)
 
 
 def test_a_file_is_written_under_its_name(tmp_path):
@@ -70,7 +74,21 @@ def test_nothing_to_remove(tmp_path):
     remove_leftovers(tmp_path / "no such folder")
 
 
-def test_two_processes_do_not_write_to_one_name(tmp_path):
-    with written_aside(tmp_path / "part") as aside:
-        assert str(os.getpid()) in aside.name
-        aside.write_text("x")
+def test_two_writers_do_not_write_to_one_name(tmp_path):
+    # Not even processes with the same id, on two machines that share the folder.
+    path = tmp_path / "part"
+    with written_aside(path) as one, written_aside(path) as other:
+        assert one != other
+        one.write_text("x")
+        other.write_text("y")
+    assert path.read_text() == "x"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_mark_has_a_name_of_its_own_and_goes(tmp_path):
+    with temporary_mark(tmp_path) as one, temporary_mark(tmp_path) as other:
+        assert {one, other} == set(tmp_path.iterdir())
+        # What a killed process leaves of it is removed with the rest.
+        remove_leftovers(tmp_path)
+        assert not one.exists()
+    assert list(tmp_path.iterdir()) == []

@@ -49,7 +49,7 @@ def main(side: str, folder: Path, queries: int) -> None:
             def close(self) -> None:
                 """Stay open."""
 
-        label_module.open_backend = lambda entry, **_: Open(entry)  # type: ignore[assignment]
+        label_module.open_model = lambda entry, *_, **__: Open(entry)  # type: ignore[assignment]
 
         def work() -> float:
             run = folder / "run"

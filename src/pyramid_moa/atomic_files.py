@@ -1,11 +1,12 @@
 """Files that are either whole or not there: written aside, then renamed."""
 
 import os
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["remove_leftovers", "write_text_atomically", "written_aside"]
+__all__ = ["remove_leftovers", "temporary_mark", "write_text_atomically", "written_aside"]
 
 _MARK = ".partial-"
 
@@ -20,7 +21,8 @@ def written_aside(path: Path) -> Iterator[Path]:
     Yields:
         The name to write to, in the same folder.
     """
-    aside = path.with_name(f"{_MARK}{os.getpid()}-{path.name}")
+    # Not the process's id: processes of two machines that share the folder may have the same one.
+    aside = path.with_name(f"{_MARK}{secrets.token_hex(6)}-{path.name}")
     try:
         yield aside
         with aside.open("rb") as file:
@@ -28,6 +30,21 @@ def written_aside(path: Path) -> Iterator[Path]:
         aside.replace(path)
     finally:
         aside.unlink(missing_ok=True)
+
+
+@contextmanager
+def temporary_mark(folder: Path) -> Iterator[Path]:
+    """Put an empty file with a name of its own into a folder, as long as the context lasts.
+
+    Another machine that finds it under that name sees this very folder, not one of the same name
+    on a disk of its own.
+    """
+    mark = folder / f"{_MARK}{secrets.token_hex(16)}"
+    mark.touch(exist_ok=False)
+    try:
+        yield mark
+    finally:
+        mark.unlink(missing_ok=True)
 
 
 def write_text_atomically(path: Path, text: str) -> None:

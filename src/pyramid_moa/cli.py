@@ -84,6 +84,19 @@ def _label_options(parser: ArgumentParser) -> None:
     parser.add_argument("--resume", action="store_true", help="go on with the run that is there")
     parser.add_argument("--max-usd", type=float, default=None, help="stop before it costs more")
     parser.add_argument("--strict", action="store_true", help="a failed generation is an error")
+    parser.add_argument(
+        "--engine",
+        choices=["local", "ray"],
+        default="local",
+        help="run the models in this process, or in workers of the Ray cluster of RAY_ADDRESS (of "
+        "this machine alone where that is not set)",
+    )
+    parser.add_argument(
+        "--workers",
+        type=int,
+        default=None,
+        help="of Ray for each model; else as many as there is room for",
+    )
 
 
 def _import_options(parser: ArgumentParser) -> None:
@@ -206,6 +219,8 @@ def _label(options: Namespace) -> None:
         resume=options.resume,
         max_usd=options.max_usd,
         strict=options.strict,
+        engine=options.engine,
+        workers=options.workers,
         say=_say,
     )
     _show(f"run: {options.out}")

@@ -3,11 +3,19 @@
 import sys
 import time
 from types import TracebackType
-from typing import Self, TextIO
+from typing import Protocol, Self, TextIO
 
-__all__ = ["Progress"]
+__all__ = ["Progress", "Steps"]
 
 _LINE_EVERY_S = 10.0
+
+
+class Steps(Protocol):
+    """Whatever long work tells of its steps."""
+
+    def advance(self, steps: int = 1, *, note: str = "") -> None:
+        """Count steps; the note is a few words on the state."""
+        ...
 
 
 class Progress:

@@ -59,7 +59,7 @@ class Asked:
         self.fail = lambda name, text: None
         self.usage = True
 
-    def open(self, spec, *, hidden_states=None):
+    def open(self, spec, pyramid, *, hidden_states=None):
         self.opened.append(spec.name)
         return _Watched(self, open_backend(spec, hidden_states=hidden_states))
 
@@ -90,7 +90,7 @@ class _Watched:
 def asked(monkeypatch):
     monkeypatch.setattr(label_module, "PART_ROWS", 8)
     asked = Asked()
-    monkeypatch.setattr(label_module, "open_backend", asked.open)
+    monkeypatch.setattr(label_module, "open_model", asked.open)
     return asked
 
 
@@ -461,13 +461,13 @@ def test_an_unknown_model_leaves_nothing_behind(tmp_path, tiny_models, dataset, 
 def test_an_oracle_that_is_gone_keeps_what_the_members_said(tmp_path, pyramid, dataset, asked):
     real = asked.open
 
-    def gone(spec, *, hidden_states=None):
+    def gone(spec, pyramid, *, hidden_states=None):
         if spec.name == "o":
             raise BackendError("no server there", can_retry=True)
-        return real(spec, hidden_states=hidden_states)
+        return real(spec, pyramid, hidden_states=hidden_states)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(label_module, "open_backend", gone)
+        patch.setattr(label_module, "open_model", gone)
         with pytest.raises(BackendError, match="no server"):
             label(dataset, pyramid, tmp_path / "run")
     assert len(asked.prompts) == 2 * QUESTIONS

@@ -4,16 +4,14 @@ import random
 
 import pytest
 from faulty_proxy import Fault, faulty_proxy
-from vllm_server import VllmServer, vllm_server
+from vllm_server import VllmServer
 
 from label_case import assert_same_run, write_questions
 from pyramid_moa.data_prep.datasets import load_queries
 from pyramid_moa.data_prep.label import label
 from pyramid_moa.data_prep.pyramid import load_pyramid
 
-__all__ = ["vllm_server"]
-
-pytestmark = [pytest.mark.vllm, pytest.mark.timeout(400), pytest.mark.xdist_group("vllm")]
+pytestmark = [pytest.mark.vllm, pytest.mark.timeout(400)]
 
 QUESTIONS = 60
 FAULTS = (

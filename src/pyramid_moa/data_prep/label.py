@@ -4,20 +4,21 @@ import errno
 import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pyramid_moa.backends import Backend, generation_cost_usd, open_backend
+from pyramid_moa.backends import generation_cost_usd
 from pyramid_moa.data_prep.budget import Budget
 from pyramid_moa.data_prep.datasets import LoadedDataset
 from pyramid_moa.data_prep.labels import label_queries
 from pyramid_moa.data_prep.manifest import Manifest, model_costs, read_manifest, write_manifest
+from pyramid_moa.data_prep.opening import open_model
 from pyramid_moa.data_prep.pyramid import Pyramid
-from pyramid_moa.data_prep.replayed_model import open_replayed
 from pyramid_moa.data_prep.run_folder import PART_ROWS, RunFolder
 from pyramid_moa.data_prep.run_tables import Label
 from pyramid_moa.data_prep.splits import assign_splits
@@ -27,7 +28,12 @@ from pyramid_moa.grading import load_grader
 from pyramid_moa.progress import Progress
 from pyramid_moa.records import Query
 
-__all__ = ["label"]
+if TYPE_CHECKING:
+    from pyramid_moa.data_prep.ray_engine import AnswerChunks
+
+__all__ = ["Engine", "label"]
+
+Engine = Literal["local", "ray"]
 
 # Chunks whose prompts stand for all in the estimate of the cost.
 _SAMPLED_CHUNKS = 40
@@ -42,6 +48,8 @@ def label(
     resume: bool = False,
     max_usd: float | None = None,
     strict: bool = False,
+    engine: Engine = "local",
+    workers: int | None = None,
     say: Callable[[str], None] = lambda line: None,
 ) -> Manifest:
     """Generate with every model, grade, and label; leaves a run folder.
@@ -57,6 +65,9 @@ def label(
         resume: go on with what is there, and try again what failed and may succeed now.
         max_usd: stop before an answer that could take the run's cost past this.
         strict: a failed generation is an error.
+        engine: where the models run: ``local`` in this process, ``ray`` in workers of a Ray
+            cluster, that of RAY_ADDRESS or one of this machine alone. The run is the same.
+        workers: ray: workers for each model; None for as many as there is room for.
         say: shown what the run will cost, and how it went.
 
     Returns:
@@ -70,9 +81,11 @@ def label(
             was generated is kept.
         BackendError: a model can't be loaded or reached, or is gone; what was generated is kept.
             Where nothing has been generated yet, no folder is left behind.
-        ConfigError: ``max_usd`` is not an amount.
+        ConfigError: ``max_usd`` is not an amount, or ``workers`` no number of workers.
+        MissingExtraError: Ray is not installed.
     """
     _check_options(split, max_usd)
+    running = _engine(engine, workers)
     wanted = _manifest(dataset, pyramid, split)
     folder = RunFolder(out)
     fresh = not (out / "manifest.json").exists()
@@ -90,8 +103,7 @@ def label(
         if not _is_finished(folder, found):
             say(_estimate(folder, pyramid, dataset.count))
             budget = Budget(max_usd, spent_usd=_spent(folder, pyramid))
-            for model in range(len(pyramid.models)):
-                _label_model(folder, pyramid, model, budget=budget, strict=strict)
+            _answer_all(folder, pyramid, running, budget=budget, strict=strict)
             found = _finish(folder, pyramid, wanted)
         # Prices may have changed since: they are no part of what makes a run the same.
         done = replace(found, costs=wanted.costs, price_note=wanted.price_note)
@@ -135,26 +147,48 @@ def _is_finished(folder: RunFolder, manifest: Manifest) -> bool:
     )
 
 
-def _label_model(
-    folder: RunFolder, pyramid: Pyramid, model: int, *, budget: Budget, strict: bool
+def _answer_all(
+    folder: RunFolder,
+    pyramid: Pyramid,
+    engine: "AbstractContextManager[AnswerChunks]",
+    *,
+    budget: Budget,
+    strict: bool,
 ) -> None:
-    """Have one model answer what it has not answered yet."""
+    """Have each model in turn answer what it has not answered yet."""
+    with engine as answer:
+        for model in range(len(pyramid.models)):
+            if pending := _pending_chunks(folder, model):
+                answer(folder, pyramid, model, pending, budget=budget, strict=strict)
+
+
+def _engine(engine: Engine, workers: int | None) -> "AbstractContextManager[AnswerChunks]":
+    if engine == "ray":
+        from pyramid_moa.data_prep.ray_engine import ray_engine
+
+        return ray_engine(workers)
+    if workers is not None:
+        raise ConfigError("--workers: goes with --engine ray; the local engine has no workers")
+    return nullcontext(_answer_here)
+
+
+def _answer_here(
+    folder: RunFolder,
+    pyramid: Pyramid,
+    model: int,
+    chunks: Sequence[int],
+    *,
+    budget: Budget,
+    strict: bool,
+) -> None:
+    """Have one model answer, in this process, what is pending in some chunks."""
     spec = pyramid.models[model]
-    pending = _pending_chunks(folder, model)
-    if not pending:
-        return
-    # Hidden states are the router's evidence on members; the oracle's are not used.
-    hidden = pyramid.hidden_states if model < len(pyramid.members) else None
     turn = Turn(folder, pyramid, model, budget=budget, strict=strict)
-    backend: Backend = (
-        open_replayed(spec, pyramid.prompt, load_grader(pyramid.grader))
-        if spec.backend == "recorded"
-        else open_backend(spec, hidden_states=hidden)
-    )
+    backend = open_model(spec, pyramid, hidden_states=pyramid.hidden_states_of(model))
     try:
-        total = folder.count_queries(pending)
+        total = folder.count_queries(chunks)
         with Progress(f"label {spec.name}", total=total) as progress:
-            turn.run(backend, pending, progress)
+            turn.run(backend, chunks, progress)
     finally:
         backend.close()
 

@@ -102,6 +102,11 @@ class Pyramid:
         """The entry of a model by name."""
         return next(spec for spec in self.models if spec.name == name)
 
+    def hidden_states_of(self, model: int) -> HiddenStates | None:
+        """What is kept of a model's, by its index; nothing of the oracle's."""
+        # They are the router's evidence on members; the oracle's are not used.
+        return self.hidden_states if model < len(self.members) else None
+
     def identity(self) -> dict[str, Any]:
         """All that decides what the models answer, as plain values for a manifest."""
         content = asdict(self)

@@ -1,7 +1,7 @@
 """One model's turn: it answers the queries of some chunks, each once, and every answer is kept."""
 
 import math
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
 
 from pyramid_moa.backends import Backend, Completion, Failure, Prompt, generation_cost_usd
@@ -13,7 +13,7 @@ from pyramid_moa.data_prep.run_folder import RunFolder
 from pyramid_moa.data_prep.token_estimate import estimate_tokens
 from pyramid_moa.errors import BackendError, BudgetError, DataError, PyramidError
 from pyramid_moa.grading import load_grader
-from pyramid_moa.progress import Progress
+from pyramid_moa.progress import Steps
 from pyramid_moa.records import Generation, Query
 
 __all__ = ["ALLOWANCE", "Turn", "prompt_tokens"]
@@ -62,6 +62,7 @@ class Turn:
         *,
         budget: Budget,
         strict: bool = False,
+        halted: Callable[[], bool] = lambda: False,
     ) -> None:
         """Prepare a turn.
 
@@ -71,6 +72,7 @@ class Turn:
             model: index of the model: members, then the oracle.
             budget: what the run may cost.
             strict: a failed generation ends the turn.
+            halted: whether to end it for another's reason: no more is asked then, and none raised.
         """
         self._folder = folder
         self._pyramid = pyramid
@@ -79,13 +81,19 @@ class Turn:
         self._grader = load_grader(pyramid.grader)
         self._budget = budget
         self._strict = strict
+        self._halted = halted
         self._asked: dict[int, _Asked] = {}
         self._held: tuple[OpenChunk, Query] | None = None
         self._stop: PyramidError | None = None
         self._answered = self._failed = self._failed_in_a_row = 0
         self._counted_tokens = self._estimated_tokens = 0
 
-    def run(self, backend: Backend, chunks: Iterable[int], progress: Progress) -> None:
+    @property
+    def failed(self) -> int:
+        """Answers so far that are failures."""
+        return self._failed
+
+    def run(self, backend: Backend, chunks: Iterable[int], progress: Steps) -> None:
         """Answer what is pending.
 
         Args:
@@ -113,7 +121,7 @@ class Turn:
         backend: Backend,
         pending: Iterator[tuple[OpenChunk, Query]],
         most: int | None,
-        progress: Progress,
+        progress: Steps,
     ) -> bool:
         """Ask as much as may be under way; whether there may be more to ask after it."""
         before = self._answered
@@ -121,12 +129,14 @@ class Turn:
         for number, outcome in backend.stream(prompts, self._pyramid.sampling):
             self._take(self._asked.pop(number), outcome)
             progress.advance(1, note=f"{self._failed} failed, {self._budget.spent_usd:.4f} USD")
+        if self._halted():
+            return False
         if self._stop is None and self._held is not None and self._answered == before:
             self._stop = self._no_money(self._held[1])
         return self._stop is None and self._answered > before
 
     def _pending(
-        self, chunks: Iterable[int], progress: Progress
+        self, chunks: Iterable[int], progress: Steps
     ) -> Generator[tuple[OpenChunk, Query], None, None]:
         for chunk, queries in self._folder.read_chunks(chunks):
             opened = OpenChunk(self._folder, self._model, chunk, queries)
@@ -139,7 +149,7 @@ class Turn:
     ) -> Iterator[Prompt]:
         """Draw prompts, possibly in the backend's own thread."""
         number = 0
-        while self._stop is None and (most is None or number < most):
+        while not (self._stop or self._halted()) and (most is None or number < most):
             item = self._held or next(pending, None)
             self._held = None
             if item is None:
