@@ -72,7 +72,8 @@ class TestCommand:
         (transfer,) = values(command, "--kv-transfer-config")
         extra = json.loads(transfer)["kv_connector_extra_config"]
         assert extra["shared_storage_path"] == str(hidden_states_folder(spec))
-        assert extra["layers"] == [-1, 1]
+        # As they were written, and as vLLM numbers them.
+        assert extra["layers"] == {"-1": 4, "1": 1}
         (speculative,) = values(command, "--speculative-config")
         assert json.loads(speculative)["method"] == "extract_hidden_states"
         assert values(command, "--port") == ["8001"]

@@ -155,7 +155,10 @@ def assert_nothing_left(running, guards, *, within_s):
         within_s=within_s,
         what=f"the end of {guards}",
     )
-    specs = [ModelSpec(name=name, model="m", port=port) for name, port in running.ports.items()]
+    specs = [
+        ModelSpec(name=name, model="m", backend="vllm", port=port)
+        for name, port in running.ports.items()
+    ]
     with claimed_ports(specs) as claims:
         assert len(claims) == 2
 

@@ -7,6 +7,7 @@ request to the host. This one pools them there and leaves one small file a reque
 and in the worker. On a GPU, streams, events and the order of copies are vLLM's own.
 """
 
+import itertools
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -48,6 +49,8 @@ __all__ = ["HiddenStatesConnector", "pool"]
 
 logger = init_logger(f"vllm.{__name__}")
 
+# After so many files, those that nobody fetched are looked for: of clients that left meanwhile.
+_TIDIED_AFTER = 1000
 _COMPLETE = (RequestStatus.FINISHED_STOPPED, RequestStatus.FINISHED_LENGTH_CAPPED)
 
 
@@ -99,6 +102,7 @@ class HiddenStatesConnector(ExampleHiddenStatesConnector):  # type: ignore[misc]
         last = vllm_config.model_config.get_total_num_hidden_layers()
         self.last_layers = frozenset(layer for layer, number in layers.items() if number == last)
         self._prompt_lengths: dict[str, int] = {}
+        self._written = itertools.count(1)
         self._folder = Path(self._storage_path)
         make_private_folder(self._folder)
         remove_forgotten(self._folder)
@@ -202,6 +206,8 @@ class HiddenStatesConnector(ExampleHiddenStatesConnector):  # type: ignore[misc]
         # numpy, and not torch, so that these threads start no threads of their own.
         states = tensors["hidden_states"].float().numpy()  # [tokens, layers, H]
         write_states(Path(filename), self._pooled(states[prompt_length - 1 :]))
+        if next(self._written) % _TIDIED_AFTER == 0:
+            remove_forgotten(self._folder)
 
     def _pooled(self, states: "NDArray[np.float32]") -> "dict[str, NDArray[np.float32]]":
         vectors: dict[str, NDArray[np.float32]] = {}
