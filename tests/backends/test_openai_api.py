@@ -315,7 +315,9 @@ class TestFaults:
         ("status", "can_retry"),
         [
             *((status, True) for status in (408, 409, 429, 500, 502, 503, 529)),
-            *((status, False) for status in (400, 401, 403, 404, 413, 422)),
+            # A new key, a paid bill or a model that is loaded again puts these right.
+            *((status, True) for status in (401, 402, 403, 404)),
+            *((status, False) for status in (400, 413, 422)),
         ],
     )
     def test_status(self, outcome_of: Outcome, status: int, can_retry: bool) -> None:
@@ -387,7 +389,7 @@ class TestFaults:
     @pytest.mark.parametrize(
         ("body", "can_retry", "says"),
         [
-            (b"<!doctype html><p>Welcome", False, "found a page of HTML: does base_url name"),
+            (b"<!doctype html><p>Welcome", True, "found a page of HTML: does base_url name"),
             (b'{"choices": [', True, "expected JSON, found 13 bytes"),
             (b"\xff\xfe\x00garbage", True, "expected JSON"),
             (b"[" * 100_000, True, "expected JSON"),
@@ -679,10 +681,10 @@ class TestCheck:
     @pytest.mark.parametrize(
         ("answer", "can_retry", "says"),
         [
-            (Reply(status=401), False, "wants an API key"),
-            (Reply(status=403), False, "wants an API key"),
+            (Reply(status=401), True, "wants an API key"),
+            (Reply(status=403), True, "wants an API key"),
             (Reply(status=503), True, "answered 503"),
-            (Reply(body=b"<html>"), False, "a page of HTML: does base_url"),
+            (Reply(body=b"<html>"), True, "a page of HTML: does base_url"),
         ],
     )
     def test_fails(self, answer: Reply, can_retry: bool, says: str) -> None:

@@ -12,6 +12,7 @@ from pyramid_moa.backends import Completion, Failure, open_backend
 from pyramid_moa.cli import main
 from pyramid_moa.data_prep import label as label_module
 from pyramid_moa.data_prep.datasets import load_queries
+from pyramid_moa.data_prep.journal import append_to_journal
 from pyramid_moa.data_prep.label import label
 from pyramid_moa.data_prep.labelled_run import read_labelled_run
 from pyramid_moa.data_prep.manifest import read_manifest
@@ -573,3 +574,50 @@ def test_another_model_in_a_folder_of_the_same_name_is_another_run(tiny_models, 
     weights = tmp_path / "two" / "model" / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1] + b"\x7f")
     assert load_pyramid(names[1]).identity() != first.identity()
+
+
+def test_leftovers_of_a_kill_in_the_first_moment_do_not_block_the_folder(
+    pyramid, dataset, tmp_path, finished, asked
+):
+    out = tmp_path / "run"
+    out.mkdir()
+    (out / ".partial-1234-manifest.json").write_text("{")
+    label(dataset, pyramid, out)
+    assert_same_run(out, finished)
+    assert not list(out.glob(".partial-*"))
+
+
+def test_a_finished_run_that_is_gone_on_with_is_unfinished_until_its_labels_are_written(
+    pyramid, dataset, tmp_path, asked
+):
+    busy = next(iter(dataset.queries)).question
+    asked.fail = lambda name, text: (
+        Failure(message="busy", can_retry=True) if (name, text) == ("o", busy) else None
+    )
+    out = tmp_path / "run"
+    label(dataset, pyramid, out)
+    assert read_manifest(out).complete
+
+    def killed(name, text):
+        raise KeyboardInterrupt
+
+    asked.fail = killed
+    with pytest.raises(KeyboardInterrupt):
+        label(dataset, pyramid, out, resume=True)
+    with pytest.raises(RunFolderError, match="not finished"):
+        read_labelled_run(out)
+
+
+def test_what_stands_in_a_part_and_in_a_journal_is_spent_once(
+    pyramid, dataset, tmp_path, asked, finished
+):
+    """Its process died between the part and the end of the journal."""
+    out = tmp_path / "run"
+    label(dataset, pyramid, out)
+    folder = RunFolder(out)
+    for row in folder.read_part(0, 0):
+        append_to_journal(folder.journal_path(0, 0), row)
+    (out / "generations" / "m02-000000.parquet").unlink()
+    label(dataset, pyramid, out, resume=True, max_usd=spent(finished) + 0.001)
+    assert_same_run(out, finished)
+    assert not list((out / "journal").iterdir())

@@ -151,7 +151,7 @@ def test_a_server_that_has_gone_ends_the_run_and_resume_goes_on(case, counting):
     counting.wrong = gone
     with pytest.raises(BackendError, match=r"a has failed 100 times in a row.*--resume goes on"):
         label_here(case, run)
-    assert counting.asked.total() < 230
+    assert counting.asked.total() < QUESTIONS
     counting.wrong = lambda model, question: None
     assert label_here(case, run, resume=True).counts["failed"] == 0
     answered = Counter(key for _, key in counting.answered)
@@ -172,3 +172,25 @@ def test_a_server_that_is_unwell_leaves_failed_rows_and_resume_asks_for_those(ca
     assert [key for key, count in counting.asked.items() if count > 1] == [
         ("b", "7 apples and 0 are how many?")
     ]
+
+
+def test_a_key_that_is_revoked_ends_the_run_and_the_rest_is_asked_with_a_new_one(case, counting):
+    counting.wrong = lambda model, question: (
+        Reply(status=401) if len(counting.answered) > 40 else None
+    )
+    with pytest.raises(BackendError, match=r"a has failed 100 times in a row.*wants an API key"):
+        label_here(case, case / "run")
+    counting.wrong = lambda model, question: None
+    assert label_here(case, case / "run", resume=True).counts["failed"] == 0
+
+
+def test_what_was_billed_and_can_not_be_used_counts(case, counting):
+    """A model that thinks until its tokens are spent and then says nothing."""
+    nothing = chat_reply("")
+    nothing["choices"][0] |= {"message": {"content": None}, "finish_reason": "length"}
+    nothing["usage"] = {"prompt_tokens": 10, "completion_tokens": 16}
+    counting.wrong = lambda model, question: nothing
+    with pytest.raises(BudgetError):
+        label_here(case, case / "run", max_usd=0.002)
+    # Each answer costs 42 millionths of a dollar.
+    assert 40 <= counting.asked.total() <= 48

@@ -219,8 +219,8 @@ def _open_folder(folder: RunFolder, wanted: Manifest, queries: Iterable[Query]) 
                 f"{folder.path}: the run there is another one ({'; '.join(differences[:8])}); "
                 "give another --out, or the data set and pyramid it was made with"
             )
-        folder.clean()
-    else:
+    folder.clean()
+    if not (folder.path / "manifest.json").exists():
         # First of all: a folder with a manifest is ours, whatever else is missing in it.
         write_manifest(folder.path, wanted)
     if not (folder.path / "queries.parquet").exists():
