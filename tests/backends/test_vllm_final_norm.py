@@ -77,3 +77,14 @@ def test_a_model_without_one_and_one_of_another_kind():
         find_final_norm(Model("output_scale", nn.RMSNorm(SIZE)), layers=LAYERS, hidden_size=SIZE)
     with pytest.raises(BackendError, match=r"StrangeNorm.* computes something else"):
         find_final_norm(Model("norm", filled(StrangeNorm())), layers=LAYERS, hidden_size=SIZE)
+
+
+def test_one_large_weight_does_not_hide_the_offset_of_the_others():
+    norm = OffsetNorm()
+    with torch.no_grad():
+        norm.weight.copy_(torch.linspace(0.0, 3.0, SIZE))
+        norm.weight[0] = 500.0
+    found = find_final_norm(Model("norm", norm), layers=LAYERS, hidden_size=SIZE)
+    states = np.random.default_rng(0).normal(size=(5, SIZE)).astype(np.float32)
+    wanted = norm(torch.from_numpy(states)).detach().numpy()
+    np.testing.assert_allclose(found(states), wanted, rtol=1e-4, atol=1e-5)

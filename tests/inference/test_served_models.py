@@ -63,6 +63,8 @@ def test_only_on_linux(monkeypatch):
         ({"port": 1, "model": "-x"}, "model: expected no dash at its beginning"),
         ({"port": 1, "extra_args": ["--host", "0.0.0.0"]}, "extra_args: --host can't be given"),
         ({"port": 1, "extra_args": ["--api_key=sk-secret"]}, "--api-key can't be given"),
+        ({"port": 1, "extra_args": ["--api-k", "sk-secret"]}, "--api-k can't be given"),
+        ({"port": 1, "extra_args": ["--ud=/tmp/x"]}, "--ud can't be given"),
     ],
 )
 def test_what_cannot_be_served(fields, problem):

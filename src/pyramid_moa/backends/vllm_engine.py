@@ -96,6 +96,8 @@ def start_engine(spec: ModelSpec, hidden_states: HiddenStates | None) -> Engine:
     }
     if spec.devices:
         environment["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, spec.devices))
+        # Numbers as nvidia-smi has them, here as behind a port.
+        environment["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"
     try:
         folder = None if storage is None else _states_folder(storage)
         arguments = engine_arguments(spec, hidden_states=hidden_states, storage=folder)

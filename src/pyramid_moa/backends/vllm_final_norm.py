@@ -23,7 +23,7 @@ __all__ = ["FinalNorm", "find_final_norm"]
 _NAMES = ("norm", "final_layernorm", "final_layer_norm", "final_norm", "ln_f", "norm_f")
 _EPSILONS = ("variance_epsilon", "eps", "epsilon")
 _SAMPLES = 4
-# Of the largest value: as much as bfloat16 rounds off, twice over.
+# Of a dimension's largest value: as much as bfloat16 rounds off, twice over.
 _TOLERANCE = 2e-2
 
 
@@ -93,17 +93,25 @@ def _as_formula(module: Any, weight: torch.Tensor) -> FinalNorm:  # noqa: ANN401
     bias = getattr(module, "bias", None)
     stated = (getattr(module, name, None) for name in _EPSILONS)
     epsilon = next((float(value) for value in stated if value is not None), 1e-6)
-    for offset in (0.0, 1.0):  # some models keep the weight less 1
-        for centred in (False, True):
-            norm = FinalNorm(
-                weight=_on_host(weight) + np.float32(offset),
-                bias=np.zeros(weight.shape, np.float32) if bias is None else _on_host(bias),
-                epsilon=epsilon,
-                centred=centred,
-            )
-            error = np.abs(norm(states.float().numpy()) - wanted).max()
-            if error <= _TOLERANCE * np.abs(wanted).max():
-                return norm
+    candidates = [
+        FinalNorm(
+            weight=_on_host(weight) + np.float32(offset),
+            bias=np.zeros(weight.shape, np.float32) if bias is None else _on_host(bias),
+            epsilon=epsilon,
+            centred=centred,
+        )
+        for offset in (0.0, 1.0)  # some models keep the weight less 1
+        for centred in (False, True)
+    ]
+    # The nearest one, and each dimension by its own size: one large weight hides nothing.
+    size = np.abs(wanted).max(axis=0) + _TOLERANCE
+    errors = [
+        float((np.abs(norm(states.float().numpy()) - wanted).max(axis=0) / size).max())
+        for norm in candidates
+    ]
+    nearest = int(np.argmin(errors))
+    if errors[nearest] <= _TOLERANCE:
+        return candidates[nearest]
     raise BackendError(
         f"{type(module).__name__}: expected the final norm to be an RMSNorm or a LayerNorm, found "
         "one that computes something else: choose another layer than the last one in "

@@ -85,7 +85,8 @@ def server_environment(
         if name not in withheld and not name.upper().endswith("API_KEY")
     }
     if spec.api_key_env is not None:
-        key = environ.get(spec.api_key_env, "")
+        # As the client reads it, which a newline at its end would part from the server.
+        key = environ.get(spec.api_key_env, "").strip()
         if not key:
             raise ConfigError(
                 f"model {spec.name!r}: expected the server's key in the environment variable "

@@ -59,7 +59,8 @@ def _entry_problems(spec: ModelSpec) -> Iterator[str]:
             yield f"{field}: expected no dash at its beginning, found {value!r}"
     for argument in spec.extra_args:
         flag = argument.partition("=")[0].replace("_", "-")
-        if flag in _OWN_ARGUMENTS:
+        # vLLM's parser takes abbreviations.
+        if len(flag) > len("--") and any(own.startswith(flag) for own in _OWN_ARGUMENTS):
             # The value may be a key: it is not repeated.
             yield (
                 f"extra_args: {flag} can't be given here; use the entry's name, port and "
