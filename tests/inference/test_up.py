@@ -4,6 +4,7 @@ import os
 import re
 import signal
 import stat
+import subprocess
 import sys
 import threading
 import time
@@ -32,6 +33,15 @@ PATIENCE = Patience(
 )
 
 
+def guards():
+    """The servers' guards, apart from what else this process has started, such as wandb's service."""
+    return [
+        child
+        for child in children(os.getpid())
+        if any(word.endswith("server_guard.py") for word in command_line(child))
+    ]
+
+
 class Run:
     """One call of ``up`` in this process, and what it said."""
 
@@ -45,7 +55,7 @@ class Run:
     def __call__(self, pyramid, *faults, when_up=None, when_said=None, patience=PATIENCE, **each):
         def show(text):
             self.shown.append(text)
-            self.guards = children(os.getpid())
+            self.guards = guards()
             if when_up is not None:
                 when_up()
 
@@ -72,11 +82,10 @@ class Run:
 def run(tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     result = Run(tmp_path)
-    before = children(os.getpid())
     handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     yield result
     # Whatever happened, nothing of it is left.
-    assert set(children(os.getpid())) <= set(before)
+    assert not guards()
     assert not any(session_members(guard) for guard in result.guards)
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == handlers
 
@@ -304,6 +313,16 @@ def test_a_guard_that_is_killed_takes_its_server_along(run):
     )
     assert run.says("was ended by SIGKILL; restart 1")
     assert not session_members(run.guards[0])
+
+
+def test_only_guards_are_taken_for_guards(run):
+    # A child in a session of its own, as wandb's service is one for the rest of the test session.
+    waiting = [sys.executable, "-c", "input()"]
+    with subprocess.Popen(waiting, stdin=subprocess.PIPE, start_new_session=True) as other:
+        run(pyramid(), when_up=interrupt)
+        assert len(run.guards) == 2
+        assert other.pid not in run.guards
+        assert other.poll() is None
 
 
 def test_an_old_log_that_has_grown_is_put_aside(run, monkeypatch):
