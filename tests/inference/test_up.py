@@ -34,7 +34,7 @@ PATIENCE = Patience(
 
 
 def guards():
-    """The servers' guards, apart from what else this process has started, such as wandb's service."""
+    """The servers' guards, and not what else this process has started: wandb's service, say."""
     return [
         child
         for child in children(os.getpid())
