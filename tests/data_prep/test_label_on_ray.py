@@ -24,6 +24,7 @@ from ray_case import PART_ROWS, assert_gone, kill, need_ray, started_ray, wait_f
 need_ray()
 
 QUESTIONS = 300
+FEWER_QUESTIONS = 120
 MODELS = ("a", "o")
 
 
@@ -97,13 +98,14 @@ def kept(run):
 def test_begun_here_it_goes_on_on_ray_and_outlives_a_worker(tmp_path, tiny_models, small_chunks):
     """The command with a Ray of its own, transformers and hidden states."""
     torch.set_num_threads(1)
-    questions = write_questions(tmp_path / "questions.jsonl", QUESTIONS)
-    yaml = write_pyramid(tmp_path / "pyramid.yaml", tiny_models, max_tokens=40)
-    # Slow enough to be killed at work.
-    yaml.write_text(yaml.read_text().replace("price:", "batch_size: 8, price:"))
+    questions = write_questions(tmp_path / "questions.jsonl", FEWER_QUESTIONS)
+    yaml = write_pyramid(tmp_path / "pyramid.yaml", tiny_models, max_tokens=20)
+    # Slow enough to be killed at work; one member less, for time's sake.
+    lines = yaml.read_text().replace("price:", "batch_size: 8, price:").splitlines()
+    yaml.write_text("\n".join(line for line in lines if "name: b," not in line))
     run = tmp_path / "run"
     with pytest.raises(BudgetError):
-        label_in(tmp_path, run, max_usd=0.001)
+        label_in(tmp_path, run, max_usd=0.0005)
     assert list((run / "journal").iterdir())
     command = [sys.executable, "-m", "pyramid_moa", "label", "--dataset", str(questions)]
     command += ["--pyramid", str(yaml), "--out", str(run), "--resume", "--engine", "ray"]
@@ -123,10 +125,10 @@ def test_begun_here_it_goes_on_on_ray_and_outlives_a_worker(tmp_path, tiny_model
     # Nothing of Ray's own gets among the results; that a worker died is said all the same.
     assert shown == f"run: {run}\n"
     assert "A worker died" in errors
-    assert "label a: 300/300 (0 failed, " in errors
+    assert f"label a: {FEWER_QUESTIONS}/{FEWER_QUESTIONS} (0 failed, " in errors
     label_in(tmp_path, tmp_path / "plain")
     same = assert_same_run(run, tmp_path / "plain")
-    assert same.hidden_states.keys() == {"a", "b"}
+    assert same.hidden_states.keys() == {"a"}
     assert not list((run / "journal").iterdir())
     assert not [path for path in run.rglob("*") if path.name.startswith(".partial-")]
 
