@@ -5,6 +5,7 @@ where the reason holds on this machine.
 """
 
 import argparse
+import platform
 import re
 import shutil
 import subprocess
@@ -14,7 +15,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from setup_env import ROOT, can_have_vllm_cpu, has_nvidia_gpu
+from setup_env import FIRST_UNPINNED_PYTHON, ROOT, can_have_vllm_cpu, has_nvidia_gpu
 
 LARGEST_REPORT = 64 * 2**20
 
@@ -48,6 +49,16 @@ def can_mount() -> bool:
     return subprocess.run(command, capture_output=True).returncode == 0
 
 
+def can_have_ray() -> bool:
+    """Whether Ray, which comes as wheels alone, has one for this Python and platform."""
+    if sys.version_info >= FIRST_UNPINNED_PYTHON:
+        return False
+    machine = platform.machine()
+    if sys.platform == "linux":
+        return machine in {"x86_64", "aarch64"} and platform.libc_ver()[0] == "glibc"
+    return (sys.platform, machine) in {("darwin", "arm64"), ("win32", "AMD64")}
+
+
 ALLOWANCES = (
     Allowance(pattern=re.compile(r"needs an? (NVIDIA )?GPU"), holds=lambda: not has_nvidia_gpu()),
     Allowance(pattern=re.compile(r"^no small disk"), holds=lambda: not can_mount()),
@@ -56,6 +67,7 @@ ALLOWANCES = (
         pattern=re.compile(r"^(vllm absent|could not import 'vllm)"),
         holds=lambda: not (can_have_vllm_cpu() or has_nvidia_gpu()),
     ),
+    Allowance(pattern=re.compile(r"^ray absent"), holds=lambda: not can_have_ray()),
 )
 
 

@@ -74,9 +74,9 @@ def assert_gone(processes: list[psutil.Process]) -> None:
     assert not [f"{left.pid} {_command(left)}" for left in alive if left.is_running()]
 
 
-def wait_for(true: Callable[[], object]) -> None:
+def wait_for(true: Callable[[], object], *, patience_s: float = PATIENCE_S) -> None:
     """Wait until something holds."""
-    patience = time.monotonic() + PATIENCE_S
+    patience = time.monotonic() + patience_s
     while not true():
         assert time.monotonic() < patience, "waited in vain"
         time.sleep(0.02)

@@ -100,11 +100,12 @@ def test_begun_here_it_goes_on_on_ray_and_outlives_a_worker(tmp_path, tiny_model
     torch.set_num_threads(1)
     questions = write_questions(tmp_path / "questions.jsonl", FEWER_QUESTIONS)
     yaml = write_pyramid(tmp_path / "pyramid.yaml", tiny_models, max_tokens=20)
-    # Slow enough to be killed at work.
-    yaml.write_text(yaml.read_text().replace("price:", "batch_size: 8, price:"))
+    # Slow enough to be killed at work; one member less, for time's sake.
+    lines = yaml.read_text().replace("price:", "batch_size: 8, price:").splitlines()
+    yaml.write_text("\n".join(line for line in lines if "name: b," not in line))
     run = tmp_path / "run"
     with pytest.raises(BudgetError):
-        label_in(tmp_path, run, max_usd=0.001)
+        label_in(tmp_path, run, max_usd=0.0005)
     assert list((run / "journal").iterdir())
     command = [sys.executable, "-m", "pyramid_moa", "label", "--dataset", str(questions)]
     command += ["--pyramid", str(yaml), "--out", str(run), "--resume", "--engine", "ray"]
@@ -127,7 +128,7 @@ def test_begun_here_it_goes_on_on_ray_and_outlives_a_worker(tmp_path, tiny_model
     assert f"label a: {FEWER_QUESTIONS}/{FEWER_QUESTIONS} (0 failed, " in errors
     label_in(tmp_path, tmp_path / "plain")
     same = assert_same_run(run, tmp_path / "plain")
-    assert same.hidden_states.keys() == {"a", "b"}
+    assert same.hidden_states.keys() == {"a"}
     assert not list((run / "journal").iterdir())
     assert not [path for path in run.rglob("*") if path.name.startswith(".partial-")]
 

