@@ -204,7 +204,7 @@ def test_unknown_model(vllm_server: VllmServer) -> None:
     (outcome,) = other.generate([TEXTS[0]], GREEDY)
     other.close()
     assert isinstance(outcome, Failure)
-    assert not outcome.can_retry
+    assert outcome.can_retry
     assert "is there a model 'tiny-randon'" in outcome.message
 
 

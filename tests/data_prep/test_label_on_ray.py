@@ -94,6 +94,7 @@ def kept(run):
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(400)
 def test_begun_here_it_goes_on_on_ray_and_outlives_a_worker(tmp_path, tiny_models, small_chunks):
     """The command with a Ray of its own, transformers and hidden states."""
@@ -125,7 +126,6 @@ def test_begun_here_it_goes_on_on_ray_and_outlives_a_worker(tmp_path, tiny_model
     # Nothing of Ray's own gets among the results; that a worker died is said all the same.
     assert shown == f"run: {run}\n"
     assert "A worker died" in errors
-    assert f"label a: {FEWER_QUESTIONS}/{FEWER_QUESTIONS} (0 failed, " in errors
     label_in(tmp_path, tmp_path / "plain")
     same = assert_same_run(run, tmp_path / "plain")
     assert same.hidden_states.keys() == {"a"}

@@ -30,11 +30,11 @@ class TwoNodes:
     def __init__(self):
         from ray.cluster_utils import Cluster
 
+        # No address of their own: a driver looks for 127.0.0.1 under the machine's address.
         node = {
             "num_cpus": 1,
             "include_dashboard": False,
             "object_store_memory": 128 * 2**20,
-            "node_ip_address": "127.0.0.1",
         }
         self._cluster = Cluster(initialize_head=True, head_node_args=node)
         self._lost = self._cluster.add_node(**node)
