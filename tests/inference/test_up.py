@@ -217,8 +217,8 @@ def test_a_server_that_dies_is_started_again(run, tmp_path):
 
 def test_a_server_that_dies_again_and_again_ends_all_with_growing_pauses(run, tmp_path):
     starts = tmp_path / "starts"
+    faults = ["--dies-after", "0.2", "--starts", str(starts)]
     with pytest.raises(BackendError) as given_up:
-        faults = ["--dies-after", "0.2", "--starts", str(starts)]
         run(pyramid(), small=faults, big=[], patience=SEES_DEATHS_ALONE)
     assert "small: the server was ended by SIGKILL, after 2 restarts within 600 s" in str(
         given_up.value
