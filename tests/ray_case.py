@@ -26,6 +26,8 @@ def started_ray(cpus: int = 2) -> Iterator[None]:
     """One Ray of this machine, for several calls of ``label``; nothing of it is left behind."""
     import ray
 
+    # Others' processes, as a tracker's or a server's that further tests will ask, are not Ray's.
+    before = set(psutil.Process().children(recursive=True))
     with pytest.MonkeyPatch.context() as patch:
         for name, value in QUIET.items():
             patch.setenv(name, value)
@@ -37,13 +39,13 @@ def started_ray(cpus: int = 2) -> Iterator[None]:
             object_store_memory=128 * 2**20,
             _node_ip_address="127.0.0.1",
         )
-        started = psutil.Process().children(recursive=True)
+        started = set(psutil.Process().children(recursive=True)) - before
         try:
             yield
         finally:
-            started += psutil.Process().children(recursive=True)
+            started |= set(psutil.Process().children(recursive=True)) - before
             ray.shutdown()
-            assert_gone(started)
+            assert_gone(list(started))
 
 
 def workers_under(process: psutil.Process) -> list[psutil.Process]:
