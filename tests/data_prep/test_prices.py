@@ -21,12 +21,16 @@ def write(tmp_path):
 def test_a_users_prices_come_first(write):
     given = read_prices(
         write(
-            "gpt-4o: {input: 1, output: 2, active_parameters: 2e11, note: ours}\n"
+            "gpt-4o: {input: 1, output: 2, active_parameters: 2e11, note: ours, source: page}\n"
             "my: {input: 0, output: 0.5}\n"
         )
     )
     assert find_cost("gpt-4o", given) == ModelCost(
-        name="gpt-4o", price=Price(input=1, output=2), active_parameters=2e11, note="ours"
+        name="gpt-4o",
+        price=Price(input=1, output=2),
+        active_parameters=2e11,
+        note="ours",
+        source="page",
     )
     assert find_cost("my", given).price == Price(output=0.5)
 
@@ -73,6 +77,7 @@ def test_larger_models_cost_no_less():
         ("gpt: {input: 1}\n", "gpt: .*output"),
         ("gpt: {input: 1, output: 2, currency: EUR}\n", "gpt: .*currency"),
         ("gpt: {input: much, output: 2}\n", "gpt: .*input"),
+        ("gpt: {input: 1, output: 2, source: [a]}\n", "gpt: .*source"),
         ("gpt: {input: -1, output: 2}\n", r"gpt: price\.input: expected US dollars"),
         ("gpt: {input: 1, output: .nan}\n", r"gpt: price\.output"),
         ("gpt: {input: 1, output: 1, active_parameters: 0}\n", "gpt: active_parameters"),

@@ -32,13 +32,15 @@ class ModelCost:
         name: the model.
         price: US dollars per million tokens.
         active_parameters: for FLOPs; None where unknown.
-        note: where the price is from, if that needs saying.
+        note: what has to be said wherever a cost is shown.
+        source: where price and parameters are from.
     """
 
     name: str
     price: Price
     active_parameters: float | None
     note: str = ""
+    source: str = ""
 
     def flops(self, prompt_tokens: int | None, completion_tokens: int | None) -> float | None:
         """2 x active parameters x tokens, or None where one is unknown."""

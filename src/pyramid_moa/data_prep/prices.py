@@ -30,6 +30,7 @@ class _Entry:
     output: float
     active_parameters: float | None = None
     note: str = ""
+    source: str = ""
 
     def __post_init__(self) -> None:
         """Refuse what is not a price.
@@ -51,10 +52,11 @@ class _Entry:
 
 
 def read_prices(path: Path) -> dict[str, ModelCost]:
-    """Read a user's price file: model name to input, output, active_parameters and note.
+    """Read a user's price file: model name to input, output and what else is known.
 
     Args:
-        path: YAML; prices in US dollars per million tokens.
+        path: YAML; ``input`` and ``output`` in US dollars per million tokens, and where known
+            ``active_parameters``, a ``note`` to show beside costs, and the ``source`` of it all.
 
     Returns:
         Costs by model name.
@@ -120,6 +122,7 @@ def _costs(content: dict[str, Any], *, source: str) -> dict[str, ModelCost]:
             price=entry.price,
             active_parameters=entry.active_parameters,
             note=entry.note,
+            source=entry.source,
         )
     return costs
 
