@@ -225,6 +225,28 @@ def test_a_stream_is_drawn_as_it_is_answered_and_can_be_given_up(
     assert (backend._under_way, backend._unwritten, backend._ready) == ({}, {}, {})
 
 
+def test_what_is_given_up_during_a_step_is_not_kept(
+    backend: vllm_local.VllmBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sampling, step = Sampling(max_tokens=2), backend._step
+    ids = backend._prompts.ids(Prompt(text="Ann has 2 pears ."), sampling)
+    assert not isinstance(ids, Failure)
+    left = {backend._ask(ids, sampling) for _ in range(4)}
+    answered: set[str] = set()
+
+    def step_while_another_thread_gives_up() -> dict[str, Completion | Failure]:
+        done = step()
+        mine = left & done.keys()
+        answered.update(mine)
+        backend._give_up(mine)
+        return done
+
+    monkeypatch.setattr(backend, "_step", step_while_another_thread_gives_up)
+    backend.generate([Prompt(text="Ann has 2 pears .")], Sampling(max_tokens=12))
+    assert answered == left
+    assert backend._ready == {}
+
+
 def test_threads_share_the_engine(backend: vllm_local.VllmBackend, local: Backend) -> None:
     prompts = [PYRAMID.prompt.render(query.question) for query in QUERIES[:12]]
     sampling = Sampling(max_tokens=40)

@@ -192,7 +192,9 @@ class VllmBackend:
             try:
                 done = self._step()
                 with self._turn:
-                    self._ready.update(done)
+                    # Given up while the step was made: nobody will come for them.
+                    given_up = set(self._to_abort)
+                    self._ready.update({key: done[key] for key in done if key not in given_up})
             except Exception as error:  # the engine lets through errors of many packages
                 self._gone = BackendError(
                     f"model {self.name!r}: the vLLM engine has failed ({type(error).__name__}: "
