@@ -240,6 +240,8 @@ class VllmBackend:
                 self._unwritten[output.request_id] = request
 
     def _add_and_abort(self) -> dict[str, Completion | Failure]:
+        # Taken first: all of these were asked before, and so are added below at the latest.
+        given_up = [self._to_abort.popleft() for _ in range(len(self._to_abort))]
         refused: dict[str, Completion | Failure] = {}
         while self._to_add:
             request_id, request = self._to_add.popleft()
@@ -250,7 +252,6 @@ class VllmBackend:
                 refused[request_id] = Failure(
                     message=f"vLLM refuses the prompt: {first_line(error)}", can_retry=False
                 )
-        given_up = [self._to_abort.popleft() for _ in range(len(self._to_abort))]
         known = [key for key in given_up if self._under_way.pop(key, None) is not None]
         if known:
             self._engine.llm.abort_request(known)
