@@ -13,17 +13,28 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import date
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from faulty_server import FaultyServer, Reply, Request, chat_reply, faulty_server, soon, text_reply
 
 from pyramid_moa.backends import openai_client
+from pyramid_moa.backends.hidden_states_file import requested_name, states_path, write_states
 from pyramid_moa.backends.loop_thread import LoopThread
 from pyramid_moa.backends.model_spec import ModelSpec
 from pyramid_moa.backends.openai_api import OpenAIBackend
 from pyramid_moa.backends.openai_endpoint import clean_message, endpoint_of
-from pyramid_moa.backends.protocol import Completion, Failure, Message, Prompt, Sampling, Token
+from pyramid_moa.backends.protocol import (
+    Completion,
+    Failure,
+    HiddenStates,
+    Message,
+    Prompt,
+    Sampling,
+    Token,
+)
 from pyramid_moa.errors import BackendError, ConfigError
 
 KEY = "sk-not-a-real-key-0123456789"
@@ -373,6 +384,33 @@ class TestFaults:
     def test_cut_connection_is_tried_again(self) -> None:
         replies = iter([Reply(body=chat_reply("no"), cut_at=40), chat_reply("yes")])
         assert texts([ask(lambda _: next(replies), max_retries=1)]) == ["yes"]
+
+    def test_every_try_names_its_hidden_states_anew(self, tmp_path: Path) -> None:
+        wanted = HiddenStates(layers=(-1,), poolings=("last_prompt",))
+        names: list[str] = []
+
+        def answer(request: Request) -> Any:
+            """Leave vectors, and lose the answer of the first two tries."""
+            parameters = request.body["kv_transfer_params"]
+            name = requested_name(parameters)
+            assert name is not None
+            names.append(name)
+            vector = np.full(4, len(names), np.float32)
+            write_states(states_path(tmp_path, name), dict.fromkeys(wanted.keys, vector))
+            reply = {**chat_reply("at last"), "kv_transfer_params": parameters}
+            return Reply(body=reply, cut_at=40) if len(names) < 3 else reply
+
+        with faulty_server(answer) as server:
+            spec = spec_for(server, max_retries=2, hidden_states_dir=str(tmp_path))
+            backend = OpenAIBackend(spec, hidden_states=wanted)
+            try:
+                (outcome,) = backend.generate([chat()], GREEDY)
+            finally:
+                backend.close()
+        assert isinstance(outcome, Completion), outcome
+        assert len(set(names)) == 3
+        (vector,) = outcome.hidden_states.values()
+        np.testing.assert_array_equal(vector, np.full(4, 3.0))
 
     def test_slow_and_dripping_answers_run_out_of_time(self) -> None:
         for reply in (

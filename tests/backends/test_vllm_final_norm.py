@@ -88,3 +88,17 @@ def test_one_large_weight_does_not_hide_the_offset_of_the_others():
     states = np.random.default_rng(0).normal(size=(5, SIZE)).astype(np.float32)
     wanted = norm(torch.from_numpy(states)).detach().numpy()
     np.testing.assert_allclose(found(states), wanted, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("others", [(0.0, 4.0), (60.0, 90.0)])
+def test_a_large_dimension_does_not_hide_the_others(others, dtype):
+    # As Gemma's norms are: one dimension outweighs all others by far.
+    norm = OffsetNorm()
+    torch.manual_seed(2)
+    with torch.no_grad():
+        norm.weight.copy_(torch.empty(SIZE).uniform_(*others) - 1)
+        norm.weight[7] = 199.0
+    found = find_final_norm(Model("norm", norm).to(dtype), layers=LAYERS, hidden_size=SIZE)
+    np.testing.assert_array_equal(found.weight, norm.weight.detach().float().numpy() + 1)
+    assert not found.centred

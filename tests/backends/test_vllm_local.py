@@ -4,6 +4,7 @@ import os
 import random
 import signal
 import threading
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
@@ -222,6 +223,50 @@ def test_a_stream_is_drawn_as_it_is_answered_and_can_be_given_up(
     outcomes.close()  # type: ignore[attr-defined] # a generator
     backend.generate([Prompt(text="Ann has 2 pears .")], Sampling(max_tokens=4))
     assert not backend._engine.llm.has_unfinished_requests()
+    assert (backend._under_way, backend._unwritten, backend._ready) == ({}, {}, {})
+
+
+def test_what_is_given_up_during_a_step_is_not_kept(
+    backend: vllm_local.VllmBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sampling, step = Sampling(max_tokens=2), backend._step
+    ids = backend._prompts.ids(Prompt(text="Ann has 2 pears ."), sampling)
+    assert not isinstance(ids, Failure)
+    left = {backend._ask(ids, sampling) for _ in range(4)}
+    answered: set[str] = set()
+
+    def step_while_another_thread_gives_up() -> dict[str, Completion | Failure]:
+        done = step()
+        mine = left & done.keys()
+        answered.update(mine)
+        backend._give_up(mine)
+        return done
+
+    monkeypatch.setattr(backend, "_step", step_while_another_thread_gives_up)
+    backend.generate([Prompt(text="Ann has 2 pears .")], Sampling(max_tokens=12))
+    assert answered == left
+    assert backend._ready == {}
+
+
+def test_what_is_asked_and_given_up_between_adding_and_aborting_is_not_kept(
+    backend: vllm_local.VllmBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sampling = Sampling(max_tokens=2)
+    ids = backend._prompts.ids(Prompt(text="Ann has 2 pears ."), sampling)
+    assert not isinstance(ids, Failure)
+    left: list[str] = []
+
+    class WhileAnotherThreadAsks(deque[Any]):
+        def __bool__(self) -> bool:
+            if len(self) or left:
+                return len(self) > 0
+            left.append(backend._ask(ids, sampling))
+            backend._give_up(left)
+            return False
+
+    monkeypatch.setattr(backend, "_to_add", WhileAnotherThreadAsks())
+    backend.generate([Prompt(text="Ann has 2 pears .")], Sampling(max_tokens=12))
+    assert left
     assert (backend._under_way, backend._unwritten, backend._ready) == ({}, {}, {})
 
 

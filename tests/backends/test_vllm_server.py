@@ -4,14 +4,16 @@ import contextlib
 import http.server
 import importlib.util
 import json
+import os
 import socket
 import sys
 import threading
 
 import pytest
 
-from pyramid_moa.backends import HiddenStates, ModelSpec
-from pyramid_moa.backends.vllm_arguments import hidden_states_folder
+from pyramid_moa.backends import HiddenStates, ModelSpec, vllm_arguments, vllm_server
+from pyramid_moa.backends.openai_endpoint import endpoint_of
+from pyramid_moa.backends.vllm_arguments import device_environment, hidden_states_folder
 from pyramid_moa.backends.vllm_server import is_healthy, server_command, server_environment
 from pyramid_moa.embedded import embedded_path
 from pyramid_moa.errors import ConfigError, MissingExtraError
@@ -88,11 +90,19 @@ def test_vllm_that_is_not_installed(monkeypatch):
 
 
 class TestEnvironment:
-    def make(self, spec, environ=None, *, withheld=(), gpu=False):
-        return server_environment(
-            spec, environ=environ or {}, withheld=withheld, gpu=gpu, threads=3
-        )
+    @pytest.fixture(autouse=True)
+    def _gpu_build(self, monkeypatch):
+        monkeypatch.setattr(vllm_server, "is_cpu_build", lambda: False)
 
+    @pytest.fixture
+    def cpu_build(self, monkeypatch):
+        for module in (vllm_server, vllm_arguments):
+            monkeypatch.setattr(module, "is_cpu_build", lambda: True)
+
+    def make(self, spec, environ=None, *, withheld=()):
+        return server_environment(spec, environ=environ or {}, withheld=withheld, threads=3)
+
+    @pytest.mark.usefixtures("cpu_build")
     def test_without_a_gpu(self):
         assert self.make(entry(), {"PATH": "/bin"}) == {
             "PATH": "/bin",
@@ -101,21 +111,21 @@ class TestEnvironment:
             "OMP_NUM_THREADS": "3",
         }
 
+    @pytest.mark.usefixtures("cpu_build")
     def test_what_the_user_has_set_stays(self):
         own = {"OMP_NUM_THREADS": "8", "VLLM_CPU_OMP_THREADS_BIND": "0-7"}
         assert self.make(entry(), own) == {**own, "VLLM_NO_USAGE_STATS": "1"}
 
     def test_with_gpus(self):
-        environment = self.make(entry(devices=[2, 3]), {"CUDA_VISIBLE_DEVICES": "0"}, gpu=True)
-        assert environment == {
-            "VLLM_NO_USAGE_STATS": "1",
-            "CUDA_VISIBLE_DEVICES": "2,3",
-            "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
-        }
+        own = {"CUDA_VISIBLE_DEVICES": "0", "CUDA_DEVICE_ORDER": "FASTEST_FIRST"}
+        gpus = device_environment(entry(devices=[2, 3]))
+        assert gpus == {"CUDA_VISIBLE_DEVICES": "2,3", "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
+        environment = self.make(entry(devices=[2, 3]), own)
+        assert environment == {"VLLM_NO_USAGE_STATS": "1", **gpus}
 
     def test_the_choice_of_gpus_is_left_alone_where_the_entry_names_none(self):
         own = {"CUDA_VISIBLE_DEVICES": "1"}
-        assert self.make(entry(), own, gpu=True)["CUDA_VISIBLE_DEVICES"] == "1"
+        assert self.make(entry(), own) == {"VLLM_NO_USAGE_STATS": "1", **own}
 
     def test_keys_of_others_are_withheld(self):
         environ = {
@@ -125,15 +135,21 @@ class TestEnvironment:
             "VLLM_API_KEY": "d",
             "HF_TOKEN": "models are loaded with it",
         }
-        kept = self.make(entry(), environ, withheld={"SECRET_OF_ORACLE"}, gpu=True)
+        kept = self.make(entry(), environ, withheld={"SECRET_OF_ORACLE"})
         assert set(kept) == {"HF_TOKEN", "VLLM_NO_USAGE_STATS"}
 
     def test_its_own_key(self):
         spec = entry(api_key_env="OWN_API_KEY")
-        kept = self.make(spec, {"OWN_API_KEY": "k"}, withheld={"OWN_API_KEY"}, gpu=True)
+        kept = self.make(spec, {"OWN_API_KEY": "k"}, withheld={"OWN_API_KEY"})
         assert kept == {"VLLM_API_KEY": "k", "VLLM_NO_USAGE_STATS": "1"}
         with pytest.raises(ConfigError, match="OWN_API_KEY, found it empty or missing"):
-            self.make(spec, {"OWN_API_KEY": ""})
+            self.make(spec, {"OWN_API_KEY": " "})
+
+    def test_server_and_client_read_one_key(self, monkeypatch):
+        monkeypatch.setenv("OWN_API_KEY", " key-with-a-line-end\n")
+        spec = entry(api_key_env="OWN_API_KEY")
+        kept = self.make(spec, os.environ, withheld={"OWN_API_KEY"})
+        assert kept["VLLM_API_KEY"] == endpoint_of(spec).key == "key-with-a-line-end"
 
 
 class TestHealth:

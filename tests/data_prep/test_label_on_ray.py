@@ -157,7 +157,9 @@ def test_a_failed_row_is_tried_again_and_no_other(case, counting, ray_here, capf
 @pytest.mark.timeout(300)
 def test_the_budget_is_kept_by_all_workers_together(case, counting, ray_here):
     run = case / "run"
-    with pytest.raises(BudgetError, match=r"stopped at --max-usd 0.002: 0.001[89]\d* USD are spent"):
+    with pytest.raises(
+        BudgetError, match=r"stopped at --max-usd 0.002: 0.001[89]\d* USD are spent"
+    ):
         label_in(case, run, max_usd=0.002, engine="ray", workers=2)
     rows = kept(run)
     assert len(rows) == counting.asked.total() > 60

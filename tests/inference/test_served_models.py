@@ -64,6 +64,7 @@ def test_only_on_linux(monkeypatch):
         ({"port": 1, "extra_args": ["--host", "0.0.0.0"]}, "extra_args: --host can't be given"),
         ({"port": 1, "extra_args": ["--api_key=sk-secret"]}, "--api-key can't be given"),
         ({"port": 1, "extra_args": ["--api-k", "sk-secret"]}, "--api-k can't be given"),
+        ({"port": 1, "extra_args": ["--api_k=sk-secret"]}, "--api-k can't be given"),
         ({"port": 1, "extra_args": ["--ud=/tmp/x"]}, "--ud can't be given"),
     ],
 )
@@ -71,6 +72,11 @@ def test_what_cannot_be_served(fields, problem):
     message = refusal(entry(**fields))
     assert f"model 'small': {problem}" in message or problem in message
     assert "sk-secret" not in message
+
+
+def test_flags_that_begin_like_none_of_its_own_are_left_to_vllm():
+    words = ["--seed", "1", "--enforce-eager", "--hf-overrides", "{}", "--", "-O1"]
+    assert served_models(pyramid(entry(port=1, extra_args=words)))
 
 
 def test_all_problems_together():

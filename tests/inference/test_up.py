@@ -84,6 +84,8 @@ class Run:
 @pytest.fixture
 def run(tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    # The stand-ins need no GPU, whatever is installed.
+    monkeypatch.setattr("pyramid_moa.inference.up.is_cpu_build", lambda: True)
     # Started in the background or under nohup, the test process would ignore these.
     outside = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGHUP)}
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -348,8 +350,8 @@ def test_an_old_log_that_has_grown_is_put_aside(run, monkeypatch):
 
 
 def test_servers_that_share_a_gpu_start_one_after_the_other(run, tmp_path, monkeypatch):
-    # Only the order is looked at: the stand-ins need no GPU.
-    monkeypatch.setattr("pyramid_moa.inference.up.has_gpu", lambda: True)
+    # Only the order is looked at.
+    monkeypatch.setattr("pyramid_moa.inference.up.is_cpu_build", lambda: False)
     starts = {name: tmp_path / name for name in ("one", "two", "three")}
     one, two, three = (
         ModelSpec(name=name, model="m", backend="vllm", port=free_port(), devices=devices)

@@ -49,14 +49,18 @@ class ModelSpec:
         revision: commit or branch of a Hugging Face id.
         batch_size: transformers: rows of one forward pass.
         base_url: openai: address of the server, such as ``http://127.0.0.1:8000/v1``.
-        api_key_env: openai: environment variable that holds the key; null for a server that
-            needs none.
-        max_concurrency: openai: requests under way at once.
-        timeout_s: openai: seconds for one request.
-        max_retries: openai: further tries of a request that may succeed later.
-        logprobs: openai: ask for token log-probabilities; false for servers that refuse.
-        token_limit_field: openai: the request field that limits the answer's tokens.
-        extra_body: openai: further request fields that this server understands.
+        api_key_env: openai, and vllm with a port: environment variable that holds the key; null
+            for a server that needs none.
+        max_concurrency: openai, and vllm with a port: requests under way at once.
+        timeout_s: openai, and vllm with a port: seconds for one request.
+        max_retries: openai, and vllm with a port: further tries of a request that may succeed
+            later.
+        logprobs: openai, and vllm with a port: ask for token log-probabilities; false for servers
+            that refuse.
+        token_limit_field: openai, and vllm with a port: the request field that limits the answer's
+            tokens.
+        extra_body: openai, and vllm with a port: further request fields that this server
+            understands.
         port: the model is served at this port of this machine, by the vLLM server that
             ``pyramid-moa up`` starts for it, and reached there over HTTP; null for a model that
             runs in this process (transformers, vllm) or on a server of somebody else's (openai).
@@ -64,7 +68,8 @@ class ModelSpec:
             hidden states; null for a server that has none, and for ``port``, which brings its own.
         tensor_parallel_size: vllm: GPUs that share the model.
         devices: vllm: GPU numbers; empty leaves the choice to vLLM.
-        kv_cache_bytes: vllm: size of the key-value cache; null lets vLLM choose.
+        kv_cache_bytes: vllm: bytes of the key-value cache; null lets vLLM take what a GPU has
+            left, and is 512 MiB for a vLLM that runs on CPUs.
         max_model_len: vllm: most tokens of prompt and answer together; null for the model's own.
         extra_args: vllm: further arguments, as on the command line of ``vllm serve``.
     """

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, 
 from dataclasses import replace
 from typing import Any, TypeVar, cast
 
-from pyramid_moa.backends.hidden_states_file import new_name
+from pyramid_moa.backends.hidden_states_file import new_name, requested_name
 from pyramid_moa.backends.loop_thread import LoopThread
 from pyramid_moa.backends.model_spec import ModelSpec
 from pyramid_moa.backends.openai_endpoint import endpoint_of
@@ -210,10 +210,9 @@ class OpenAIBackend:
         import openai
 
         started = time.perf_counter()
-        name = new_name() if self._hidden else ""
         body = b""
         try:
-            body = await self._post(prompt, sampling, name)
+            body, name = await self._post(prompt, sampling)
             completion = read_completion(
                 body,
                 chat=prompt.messages is not None,
@@ -238,16 +237,21 @@ class OpenAIBackend:
                 completion_tokens=completion_tokens,
             )
 
-    async def _post(self, prompt: Prompt, sampling: Sampling, name: str) -> bytes:
+    async def _post(self, prompt: Prompt, sampling: Sampling) -> tuple[bytes, str]:
+        """Ask, and again where that may help: the answer, and the name of its hidden states."""
         path = "/completions" if prompt.messages is None else "/chat/completions"
         # The answer is asked for unread: the client builds its own objects from anything that
         # looks like JSON, without a check.
-        answer = await self._client.post(
-            path, body=self._request(prompt, sampling, name), cast_to=self._response_type
+        answer: Any = await self._client.post(
+            path, body=self._request(prompt, sampling), cast_to=self._response_type
         )
-        return cast("bytes", answer.content)
+        if self._hidden is None:
+            return answer.content, ""
+        # Every try has a name of its own: that of the one which was answered.
+        asked = json.loads(answer.request.content)["kv_transfer_params"]
+        return answer.content, requested_name(asked) or ""
 
-    def _request(self, prompt: Prompt, sampling: Sampling, name: str) -> dict[str, object]:
+    def _request(self, prompt: Prompt, sampling: Sampling) -> dict[str, object]:
         request: dict[str, object] = {
             "model": self._spec.model,
             "temperature": sampling.temperature,
@@ -270,7 +274,7 @@ class OpenAIBackend:
             if self._spec.logprobs:
                 request["logprobs"] = True
         if self._hidden is not None:
-            request |= self._hidden.request_fields(name)
+            request |= self._hidden.request_fields(new_name())
         return {**request, **self._spec.extra_body}
 
     async def _check(self) -> None:
@@ -299,9 +303,9 @@ class OpenAIBackend:
         from openai import OpenAIError
 
         assert self._hidden is not None
-        name, sampling = new_name(), Sampling(max_tokens=1)
+        sampling = Sampling(max_tokens=1)
         try:
-            body = await self._post(Prompt(text="1"), sampling, name)
+            body, name = await self._post(Prompt(text="1"), sampling)
             await self._hidden.fetch(name, body, sampling, wait_s=_CHECK_S)
         except (OpenAIError, BackendError, ValueError) as error:
             raise self._unusable(error) from error

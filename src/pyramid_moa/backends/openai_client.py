@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 import openai
 
+from pyramid_moa.backends.hidden_states_file import new_name, opt_in, requested_name
 from pyramid_moa.backends.openai_endpoint import Endpoint
 
 __all__ = ["MAX_BODY_BYTES", "TooLargeError", "open_client", "response_type"]
@@ -48,7 +49,7 @@ def open_client(
         max_retries: further tries, which honour Retry-After.
     """
     http = _http_library()
-    client = openai.AsyncOpenAI(
+    client = _Client(
         api_key=endpoint.key,
         base_url=endpoint.base_url,
         timeout=http.Timeout(timeout_s, connect=min(timeout_s, _CONNECT_S), pool=None),
@@ -62,6 +63,21 @@ def open_client(
         client.organization = None
         client.project = None
     return client
+
+
+class _Client(openai.AsyncOpenAI):
+    """Names the hidden states that a request asks for anew at each try."""
+
+    async def _prepare_options(self, options: Any) -> Any:  # noqa: ANN401 - the client's own type
+        """Change a try's copy of the request: the client calls this before each.
+
+        A retry under the same name could be given what the first try left behind.
+        """
+        options = await super()._prepare_options(options)
+        body = options.json_data
+        if isinstance(body, dict) and requested_name(body.get("kv_transfer_params")) is not None:
+            options.json_data = {**body, "kv_transfer_params": opt_in(new_name())}
+        return options
 
 
 def _own_headers(endpoint: Endpoint) -> dict[str, Any]:

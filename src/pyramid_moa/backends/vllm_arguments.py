@@ -11,7 +11,13 @@ from pyramid_moa.backends.model_spec import ModelSpec
 from pyramid_moa.backends.protocol import HiddenStates
 from pyramid_moa.errors import BackendError
 
-__all__ = ["cpu_environment", "engine_arguments", "hidden_states_folder", "is_cpu_build"]
+__all__ = [
+    "cpu_environment",
+    "device_environment",
+    "engine_arguments",
+    "hidden_states_folder",
+    "is_cpu_build",
+]
 
 _CONNECTOR = "HiddenStatesConnector"
 _CONNECTOR_MODULE = "pyramid_moa.backends.vllm_connector"
@@ -21,7 +27,11 @@ _CPU_KV_CACHE_BYTES = 512 << 20
 
 
 def engine_arguments(
-    spec: ModelSpec, *, hidden_states: HiddenStates | None, storage: Path | None
+    spec: ModelSpec,
+    *,
+    hidden_states: HiddenStates | None,
+    storage: Path | None,
+    own_process: bool = False,
 ) -> list[str]:
     """Write a model's entry as vLLM's command line has it.
 
@@ -29,6 +39,8 @@ def engine_arguments(
         spec: the model's entry.
         hidden_states: what the engine is to hand out beside the text; None for nothing.
         storage: folder in which it leaves hidden states; needed where there are any.
+        own_process: whether this process starts the engine in one of its own, which is to end
+            with this one; of a server's engine the server's guard takes care.
 
     Returns:
         Arguments of ``vllm serve`` that concern the engine; those of the entry's ``extra_args``
@@ -54,7 +66,7 @@ def engine_arguments(
     if hidden_states is not None:
         assert storage is not None
         arguments += _hidden_states_arguments(spec, hidden_states, storage)
-    if hidden_states is not None or is_cpu_build():
+    if hidden_states is not None or own_process or is_cpu_build():
         arguments += ["--worker-cls", _WORKER]
     return [*arguments, *spec.extra_args]
 
@@ -71,8 +83,19 @@ def is_cpu_build() -> bool:
     return False
 
 
+def device_environment(spec: ModelSpec) -> dict[str, str]:
+    """Environment variables that give an engine its entry's GPUs; none where it names none."""
+    if not spec.devices:
+        return {}
+    return {
+        "CUDA_VISIBLE_DEVICES": ",".join(map(str, spec.devices)),
+        # Numbers as nvidia-smi has them; CUDA's own order begins with the fastest.
+        "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
+    }
+
+
 def cpu_environment() -> dict[str, str]:
-    """Environment variables that vLLM needs beside its arguments; what the user has set wins."""
+    """Environment variables that vLLM needs on a CPU; what the user has set wins."""
     # A thread may run wherever there is room: bound to cores, two engines would share one core
     # and leave the next idle.
     return {"VLLM_CPU_OMP_THREADS_BIND": "nobind"} if is_cpu_build() else {}

@@ -51,6 +51,8 @@ logger = init_logger(f"vllm.{__name__}")
 
 # After so many files, those that nobody fetched are looked for: of clients that left meanwhile.
 _TIDIED_AFTER = 1000
+# Between a file's name and the number of the request that it is for.
+_NUMBER = "#"
 _COMPLETE = (RequestStatus.FINISHED_STOPPED, RequestStatus.FINISHED_LENGTH_CAPPED)
 
 
@@ -95,6 +97,7 @@ class HiddenStatesConnector(ExampleHiddenStatesConnector):  # type: ignore[misc]
         self.use_lock = False
         self.allow_custom_save_path = False
         self.final_norm: FinalNorm | None = None
+        self._numbers = itertools.count()
         layers: dict[str, int] = self._kv_transfer_config.get_from_extra_config("layers", {})
         self.layers = layers
         kept = sorted(set(layers.values()))
@@ -171,6 +174,8 @@ class HiddenStatesConnector(ExampleHiddenStatesConnector):  # type: ignore[misc]
     def _submit_async_write(self, pending: PooledSave) -> None:
         if not self._is_tp_rank_zero:
             return
+        # vLLM hands the writer a file's name and no more. Two requests may have asked for one name.
+        pending.filename = f"{pending.filename}{_NUMBER}{next(self._numbers)}"
         self._prompt_lengths[pending.filename] = pending.prompt_length
         try:
             if self._kv_cache.device.type == "cpu":
@@ -202,6 +207,7 @@ class HiddenStatesConnector(ExampleHiddenStatesConnector):  # type: ignore[misc]
     ) -> None:
         """Pool and write, in a thread of the writers."""
         prompt_length = self._prompt_lengths.pop(filename)
+        filename = filename.rpartition(_NUMBER)[0]
         event.synchronize()
         # numpy, and not torch, so that these threads start no threads of their own.
         states = tensors["hidden_states"].float().numpy()  # [tokens, layers, H]

@@ -5,18 +5,22 @@ import multiprocessing.connection
 import os
 import random
 import sys
-import tempfile
 import threading
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, NoReturn
 
+from pyramid_moa.backends.engine_storage import EngineStorage
 from pyramid_moa.backends.model_spec import ModelSpec
+from pyramid_moa.backends.owner_watch import OWNER_VARIABLE
 from pyramid_moa.backends.prompt_tokens import first_line
 from pyramid_moa.backends.protocol import HiddenStates
-from pyramid_moa.backends.vllm_arguments import cpu_environment, engine_arguments
+from pyramid_moa.backends.vllm_arguments import (
+    cpu_environment,
+    device_environment,
+    engine_arguments,
+)
 from pyramid_moa.errors import BackendError, ConfigError, MissingExtraError
 
 __all__ = ["Engine", "start_engine"]
@@ -52,13 +56,13 @@ class Engine:
         llm: Any,  # noqa: ANN401 - untyped library
         *,
         in_process: bool,
-        storage: "tempfile.TemporaryDirectory[str] | None",
+        storage: EngineStorage | None,
     ) -> None:
         """Keep what ``close`` gives back."""
         self.llm = llm
         self.in_process = in_process
         self._storage = storage
-        self.storage = None if storage is None else _states_folder(storage)
+        self.storage = None if storage is None else storage.folder
 
     def close(self) -> None:
         """Give back memory, processes and files; a second time does nothing."""
@@ -71,14 +75,15 @@ class Engine:
             if self.in_process:
                 _own_process_is_taken.release()
             if self._storage is not None:
-                self._storage.cleanup()
+                self._storage.close()
 
 
 def start_engine(spec: ModelSpec, hidden_states: HiddenStates | None) -> Engine:
     """Start an engine on a model.
 
     The first one runs in this process. Further ones beside it, and one with GPUs of its own, get a
-    process each, which vLLM starts; VLLM_ENABLE_V1_MULTIPROCESSING decides where it is set.
+    process each, which vLLM starts and which ends with this one; VLLM_ENABLE_V1_MULTIPROCESSING
+    decides where it is set.
 
     Raises:
         MissingExtraError: vLLM is not installed.
@@ -86,21 +91,24 @@ def start_engine(spec: ModelSpec, hidden_states: HiddenStates | None) -> Engine:
         BackendError: vLLM can't load the model.
     """
     _check_installed()
-    storage = _make_storage() if hidden_states is not None else None
     in_process = _takes_own_process(spec)
+    storage = None
     environment = {
         **_ENVIRONMENT,
         **cpu_environment(),
         **os.environ,
         "VLLM_ENABLE_V1_MULTIPROCESSING": "0" if in_process else "1",
+        OWNER_VARIABLE: str(os.getpid()),
+        **device_environment(spec),
     }
-    if spec.devices:
-        environment["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, spec.devices))
-        # Numbers as nvidia-smi has them, here as behind a port.
-        environment["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"
     try:
-        folder = None if storage is None else _states_folder(storage)
-        arguments = engine_arguments(spec, hidden_states=hidden_states, storage=folder)
+        storage = EngineStorage() if hidden_states is not None else None
+        arguments = engine_arguments(
+            spec,
+            hidden_states=hidden_states,
+            storage=None if storage is None else storage.folder,
+            own_process=not in_process,
+        )
         with _environment(environment), _process_state():
             llm = _start(spec, [*arguments, *_QUIETLY], in_process=in_process)
         if not in_process:
@@ -109,7 +117,7 @@ def start_engine(spec: ModelSpec, hidden_states: HiddenStates | None) -> Engine:
         if in_process:
             _own_process_is_taken.release()
         if storage is not None:
-            storage.cleanup()
+            storage.close()
         raise
     return Engine(llm, in_process=in_process, storage=storage)
 
@@ -179,17 +187,6 @@ def _tell_when_it_dies(core: Any) -> None:  # noqa: ANN401 - untyped library
         core.outputs_queue.put_nowait(RuntimeError("its process has ended"))
 
     threading.Thread(target=watch, name="vllm engine watch", daemon=True).start()
-
-
-def _make_storage() -> "tempfile.TemporaryDirectory[str]":
-    """A private folder, in memory where there is such a thing."""
-    memory = Path("/dev/shm")
-    usable = memory.is_dir() and os.access(memory, os.W_OK | os.X_OK)
-    return tempfile.TemporaryDirectory(prefix="pyramid-moa-", dir=memory if usable else None)
-
-
-def _states_folder(storage: "tempfile.TemporaryDirectory[str]") -> Path:
-    return Path(storage.name, "states")
 
 
 @contextmanager

@@ -192,7 +192,9 @@ class VllmBackend:
             try:
                 done = self._step()
                 with self._turn:
-                    self._ready.update(done)
+                    # Given up while the step was made: nobody will come for them.
+                    given_up = set(self._to_abort)
+                    self._ready.update({key: done[key] for key in done if key not in given_up})
             except Exception as error:  # the engine lets through errors of many packages
                 self._gone = BackendError(
                     f"model {self.name!r}: the vLLM engine has failed ({type(error).__name__}: "
@@ -238,6 +240,8 @@ class VllmBackend:
                 self._unwritten[output.request_id] = request
 
     def _add_and_abort(self) -> dict[str, Completion | Failure]:
+        # Taken first: all of these were asked before, and so are added below at the latest.
+        given_up = [self._to_abort.popleft() for _ in range(len(self._to_abort))]
         refused: dict[str, Completion | Failure] = {}
         while self._to_add:
             request_id, request = self._to_add.popleft()
@@ -248,7 +252,6 @@ class VllmBackend:
                 refused[request_id] = Failure(
                     message=f"vLLM refuses the prompt: {first_line(error)}", can_retry=False
                 )
-        given_up = [self._to_abort.popleft() for _ in range(len(self._to_abort))]
         known = [key for key in given_up if self._under_way.pop(key, None) is not None]
         if known:
             self._engine.llm.abort_request(known)

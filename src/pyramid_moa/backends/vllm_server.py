@@ -8,10 +8,16 @@ from collections.abc import Collection, Mapping
 
 from pyramid_moa.backends.model_spec import ModelSpec
 from pyramid_moa.backends.protocol import HiddenStates
-from pyramid_moa.backends.vllm_arguments import engine_arguments, hidden_states_folder
+from pyramid_moa.backends.vllm_arguments import (
+    cpu_environment,
+    device_environment,
+    engine_arguments,
+    hidden_states_folder,
+    is_cpu_build,
+)
 from pyramid_moa.errors import ConfigError, MissingExtraError
 
-__all__ = ["HOST", "cores", "has_gpu", "is_healthy", "server_command", "server_environment"]
+__all__ = ["HOST", "cores", "is_healthy", "server_command", "server_environment"]
 
 HOST = "127.0.0.1"
 
@@ -59,7 +65,6 @@ def server_environment(
     *,
     environ: Mapping[str, str],
     withheld: Collection[str],
-    gpu: bool,
     threads: int,
 ) -> dict[str, str]:
     """Make the environment of an entry's server.
@@ -69,8 +74,8 @@ def server_environment(
         environ: the environment to start from.
         withheld: variables that are other servers' secrets; whatever is named like an API key
             is withheld as well.
-        gpu: whether vLLM runs on a GPU here.
-        threads: without a GPU: threads of computation, unless OMP_NUM_THREADS says otherwise.
+        threads: for a vLLM that runs on CPUs: threads of computation, unless OMP_NUM_THREADS
+            says otherwise.
 
     Returns:
         The environment. The entry's own key, where it has one, is in it under the name by which
@@ -94,23 +99,9 @@ def server_environment(
                 "from the entry: the server is then open to every program of this machine"
             )
         environment[_KEY_OF_THE_SERVER] = key
-    environment["VLLM_NO_USAGE_STATS"] = "1"
-    if spec.devices:
-        environment["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, spec.devices))
-        # Numbers as nvidia-smi has them; CUDA's own order begins with the fastest.
-        environment["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"
-    if not gpu:
-        # Each server would bind its threads to the same cores.
-        environment.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
-        environment.setdefault("OMP_NUM_THREADS", str(threads))
-    return environment
-
-
-def has_gpu() -> bool:
-    """Whether vLLM runs on a GPU here, as the installed torch sees it."""
-    import torch
-
-    return torch.cuda.is_available()
+    if is_cpu_build():
+        environment = {**cpu_environment(), "OMP_NUM_THREADS": str(threads), **environment}
+    return {**environment, "VLLM_NO_USAGE_STATS": "1", **device_environment(spec)}
 
 
 def cores() -> int:

@@ -1,14 +1,15 @@
 """vLLM's worker with what a pyramid needs of it beside.
 
 It tells the connector the model's final norm: vLLM gives a connector no way to the model, and hands
-out the last layer before that norm. And on a CPU it sees that sampling is right. Named by
-``--worker-cls``.
+out the last layer before that norm. On a CPU it sees that sampling is right. And it does not
+outlive the process that started the engine. Named by ``--worker-cls``.
 """
 
 from typing import TYPE_CHECKING, Any
 
 from vllm.platforms import current_platform
 
+from pyramid_moa.backends.owner_watch import end_with_owner
 from pyramid_moa.backends.vllm_connector import HiddenStatesConnector
 from pyramid_moa.backends.vllm_final_norm import find_final_norm
 from pyramid_moa.backends.vllm_sampling_fix import mend_cpu_kernel, mend_cpu_seeds
@@ -28,6 +29,11 @@ __all__ = ["PyramidWorker"]
 
 class PyramidWorker(PlatformWorker):  # type: ignore[misc] # an untyped library
     """The worker of the platform that vLLM runs on."""
+
+    def init_device(self) -> None:
+        """Take the device, from now on for no longer than the engine's owner lives."""
+        end_with_owner()
+        super().init_device()
 
     def load_model(self, **options: Any) -> None:  # noqa: ANN401 - as vLLM has them
         """Load the model; on a CPU, see that sampling is right."""

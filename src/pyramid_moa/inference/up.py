@@ -10,11 +10,10 @@ from pathlib import Path
 from pyramid_moa.backends.hidden_states_file import make_private_folder
 from pyramid_moa.backends.model_spec import ModelSpec
 from pyramid_moa.backends.protocol import HiddenStates
-from pyramid_moa.backends.vllm_arguments import hidden_states_folder
+from pyramid_moa.backends.vllm_arguments import hidden_states_folder, is_cpu_build
 from pyramid_moa.backends.vllm_server import (
     HOST,
     cores,
-    has_gpu,
     server_command,
     server_environment,
 )
@@ -90,7 +89,7 @@ def _plans(
     command: Command,
 ) -> list[ServerPlan]:
     commands = [command(spec, hidden_states.get(spec.name)) for spec in specs]
-    gpu = has_gpu()
+    gpu = not is_cpu_build()
     turns: dict[int, asyncio.Lock] = {}
     if gpu:
         for sentence in shared_devices(specs):
@@ -105,7 +104,6 @@ def _plans(
                 spec,
                 environ=os.environ,
                 withheld=withheld,
-                gpu=gpu,
                 threads=max(1, cores() // len(specs)),
             ),
             port=spec.port or 0,
