@@ -66,7 +66,7 @@ def build_decision(
         response=chosen.response if chosen is not None else None,
         answered_by=chosen.model if chosen is not None else None,
         escalated=judgement.escalated,
-        ensemble_answer=judgement.vote.answer,
+        ensemble_answer=supporter.answer if supporter is not None else None,
         p_ensemble_fails=judgement.scores.p_ensemble_fails,
         p_oracle_right=judgement.scores.p_oracle_right,
         threshold=point.threshold,
@@ -85,15 +85,25 @@ def build_decision(
 
 
 def _supporter(judgement: Judgement) -> Generation | None:
-    """The first-listed member behind the vote, whose text carries its answer."""
+    """The first-listed member behind the ensemble's answer, whose text carries it."""
     if judgement.vote.winner is None:
         return None
+    if judgement.scores.choice is not None:
+        return judgement.generations[judgement.scores.choice]
     return judgement.generations[judgement.vote.clusters.index(judgement.vote.winner)]
+
+
+def _behind(judgement: Judgement) -> int:
+    """How many members stand behind the ensemble's answer."""
+    clusters = judgement.vote.clusters
+    choice = judgement.scores.choice
+    winner = judgement.vote.winner if choice is None else clusters[choice]
+    return sum(cluster is not None and cluster == winner for cluster in clusters)
 
 
 def _reason(judgement: Judgement, point: OperatingPoint, *, degraded: bool) -> str:
     members = len(judgement.generations)
-    behind = round(judgement.vote.share * members)
+    behind = _behind(judgement)
     if judgement.vote.winner is None:
         seen = f"none of {members} members gave an answer"
     elif judgement.rule == "vote":

@@ -9,20 +9,31 @@ import torch
 
 from pyramid_moa.atomic_files import written_aside
 from pyramid_moa.errors import CheckpointError, import_extra
+from pyramid_moa.router_model.features import NOT_ASKED
 from pyramid_moa.router_model.router import Router
+from pyramid_moa.router_model.vote_figures import same_answers
 
 __all__ = ["export_onnx"]
 
 _TOLERANCE = 1e-5
 _CHECKED_ROWS = 16
+# Inputs that are no hidden states.
+_OWN = 4
+_UNKNOWN = 0.1
 
 
 def export_onnx(checkpoint: str | Path, file: str | Path) -> None:
     """Write the network and check that onnxruntime gives the same scores.
 
-    Inputs: ``features`` [B, F] float32, NaN where unknown, in the order of the metadata entry
-    ``feature_names``; then ``hidden_<member index>`` [B, H] float32 for routers that read hidden
-    states. Output: ``probabilities`` [B, 2]: the ensemble fails, the oracle is right.
+    Inputs, for the N members in the order of the metadata entry ``members``: ``answers``
+    [B, N, A] and ``relations`` [B, N, N, R] float32, NaN where unknown; ``clusters`` [B, N] int64,
+    for each member the first with an equal answer, -1 for no answer, -2 where it was not asked;
+    ``question`` [B, Q] float32; then ``hidden_<member index>`` [B, H] float32 for routers that
+    read hidden states. Features stand in the order of the metadata entry ``feature_names``:
+    first an answer's, then those of two answers, then the question's.
+
+    Outputs: ``probabilities`` [B, 3]: the ensemble fails, the majority's answer is wrong, the
+    oracle is right; ``answers_right`` [B, N]: the answer that begins with this member is right.
 
     Args:
         checkpoint: the checkpoint folder.
@@ -37,8 +48,9 @@ def export_onnx(checkpoint: str | Path, file: str | Path) -> None:
         import_extra(module, extra="onnx", purpose="the export to ONNX")
     router = Router.load(checkpoint)
     inputs = _example(router)
-    hidden = inputs[1:]
-    names = ["features", *(f"hidden_{index}" for index in range(len(inputs) - 1))]
+    hidden = inputs[_OWN:]
+    names = ["answers", "relations", "clusters", "question"]
+    names += [f"hidden_{index}" for index in range(len(hidden))]
     batch = torch.export.Dim("batch", min=1)
     # It says that operators of a library are not registered which no router uses.
     logging.getLogger("torch.onnx._internal.exporter._registration").setLevel(logging.ERROR)
@@ -49,9 +61,12 @@ def export_onnx(checkpoint: str | Path, file: str | Path) -> None:
             router.network,
             inputs,
             input_names=names,
-            output_names=["probabilities"],
+            output_names=["probabilities", "answers_right"],
             # Arguments that are not there have no shape, not even an empty one.
-            dynamic_shapes=({0: batch}, *([tuple({0: batch} for _ in hidden)] if hidden else [])),
+            dynamic_shapes=(
+                *[{0: batch}] * _OWN,
+                *([tuple({0: batch} for _ in hidden)] if hidden else []),
+            ),
             dynamo=True,
             verbose=False,
         )
@@ -79,9 +94,16 @@ def _example(router: Router) -> tuple[torch.Tensor, ...]:
     generator = torch.Generator().manual_seed(0)
     network = router.network
     shape = network.shape
-    noise = torch.randn(_CHECKED_ROWS, shape.features, generator=generator)
-    features = network.feature_mean + network.feature_scale * noise
-    features[torch.rand(features.shape, generator=generator) < 0.1] = torch.nan
+
+    def scattered(kind: str, *rows: int) -> torch.Tensor:
+        mean, scale = (network.get_buffer(f"{kind}_{name}") for name in ("mean", "scale"))
+        values = mean + scale * torch.randn(_CHECKED_ROWS, *rows, len(mean), generator=generator)
+        values[torch.rand(values.shape, generator=generator) < _UNKNOWN] = torch.nan
+        return values
+
+    members = shape.members
+    answered = torch.randint(NOT_ASKED, members, (_CHECKED_ROWS, members), generator=generator)
+    question = torch.nan_to_num(scattered("question"))
     hidden = [
         getattr(network, f"hidden_mean_{index}")
         + torch.randn(_CHECKED_ROWS, size, generator=generator)
@@ -89,7 +111,8 @@ def _example(router: Router) -> tuple[torch.Tensor, ...]:
     ]
     for states in hidden:
         states[0] = 0.0
-    return (features, *hidden)
+    relations = scattered("relation", members, members)
+    return scattered("answer", members), relations, same_answers(answered), question, *hidden
 
 
 def _check(
@@ -99,10 +122,13 @@ def _check(
 
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
     feed = {name: value.numpy() for name, value in zip(names, inputs, strict=True)}
-    (found,) = session.run(None, feed)
+    found = session.run(None, feed)
     with torch.inference_mode():
         expected = router.network(*inputs)
-    difference = float((torch.from_numpy(found) - expected).abs().max())
+    difference = max(
+        float((torch.from_numpy(one) - other).abs().max())
+        for one, other in zip(found, expected, strict=True)
+    )
     if not difference <= _TOLERANCE:
         raise CheckpointError(
             f"onnxruntime's scores differ from the checkpoint's by {difference:.2g}, expected at "

@@ -332,7 +332,9 @@ class Gate:
         else:
             evidence = self._router.evidence(query.question, generations)
             result = evidence.vote
-            scores = self._router.score_evidence(evidence, self._router.hidden_states(generations))
+            scores = self._router.score_evidence(
+                evidence, list(generations), self._router.hidden_states(generations)
+            )
         return Judgement(
             query_id=query.query_id,
             generations=tuple(generations.values()),

@@ -4,7 +4,7 @@ import math
 import re
 from dataclasses import dataclass
 
-__all__ = ["ArithmeticSigns", "arithmetic_signs"]
+__all__ = ["ArithmeticSigns", "arithmetic_signs", "numeric_value"]
 
 _LONGEST = 20_000
 _NUMBER = r"\d{1,15}(?:\.\d{1,10})?"
@@ -37,6 +37,15 @@ class ArithmeticSigns:
         new_answer: 1 where the answer is not the result of any stated equation.
         integer: 1 where the answer is a whole number.
         size: log10(1 + magnitude of the answer).
+        wrong_count: log(1 + number of stated equations that do not hold).
+        unused_count: log(1 + number of the question's numbers that the answer never mentions).
+        introduced_numbers: log(1 + number of different numbers that the question does not have).
+        last_result_is_answer: 1 where the last stated equation ends in the answer.
+        size_over_question: log10 of the answer's magnitude over the question's largest number.
+        round_number: 1 where ten divides the answer.
+        broken_results: share of the stated results that are no whole numbers.
+        largest_result: log10(1 + magnitude of the largest stated result).
+        negative_result: 1 where a stated result is negative.
     """
 
     wrong_equations: float = math.nan
@@ -45,33 +54,81 @@ class ArithmeticSigns:
     new_answer: float = math.nan
     integer: float = math.nan
     size: float = math.nan
+    wrong_count: float = math.nan
+    unused_count: float = math.nan
+    introduced_numbers: float = math.nan
+    last_result_is_answer: float = math.nan
+    size_over_question: float = math.nan
+    round_number: float = math.nan
+    broken_results: float = math.nan
+    largest_result: float = math.nan
+    negative_result: float = math.nan
 
 
-def arithmetic_signs(question: str, response: str, answer: str | None) -> ArithmeticSigns:
+def arithmetic_signs(question: str, response: str | None, answer: str | None) -> ArithmeticSigns:
     """Check the arithmetic that stands in a response.
 
     Args:
         question: the question's text.
-        response: the worked answer; its first 20,000 characters are read.
+        response: the worked answer, of which the first 20,000 characters are read; None where no
+            text was recorded.
         answer: the extracted answer.
 
     Returns:
         The signs.
     """
-    response, question = response[:_LONGEST], question[:_LONGEST]
+    value, asked = numeric_value(answer), _numbers(question[:_LONGEST])
+    signs: dict[str, float] = {}
+    if value is not None:
+        signs |= {
+            "integer": float(value.is_integer()),
+            "size": math.log10(1 + abs(value)),
+            "round_number": float(value % 10 == 0),
+        }
+        if asked:
+            signs["size_over_question"] = math.log10((abs(value) + 1) / (max(asked) + 1))
+    if response is not None:
+        signs |= _bookkeeping(asked, response[:_LONGEST], value)
+    return ArithmeticSigns(**signs)
+
+
+def numeric_value(answer: str | None) -> float | None:
+    """The number that an answer is, or None where it is no finite one."""
+    if answer is None:
+        return None
+    try:
+        value = float(answer.replace(",", "").lstrip("$"))
+    except ValueError:
+        return None
+    return value if math.isfinite(value) else None
+
+
+def _bookkeeping(asked: set[float], response: str, value: float | None) -> dict[str, float]:
+    """What becomes of the numbers between question and answer."""
     results, wrong = _equations(response)
-    value = _number(answer)
-    asked, said = _numbers(question), _numbers(response)
-    return ArithmeticSigns(
-        wrong_equations=wrong / len(results) if results else math.nan,
-        equations=math.log1p(len(results)),
-        unused_numbers=len(asked - said) / len(asked) if asked else math.nan,
-        new_answer=math.nan
-        if value is None or not results
-        else float(not any(_close(value, result) for result in results)),
-        integer=math.nan if value is None else float(value.is_integer()),
-        size=math.nan if value is None else math.log10(1 + abs(value)),
-    )
+    said = _numbers(response)
+    signs = {
+        "equations": math.log1p(len(results)),
+        "wrong_count": math.log1p(wrong),
+        "introduced_numbers": math.log1p(len(said - asked)),
+    }
+    if asked:
+        unused = len(asked - said)
+        signs |= {"unused_numbers": unused / len(asked), "unused_count": math.log1p(unused)}
+    if results:
+        broken = sum(not _close(result, round(result)) for result in results)
+        signs |= {
+            "wrong_equations": wrong / len(results),
+            "broken_results": broken / len(results),
+            "largest_result": math.log10(1 + max(map(abs, results))),
+            "negative_result": float(min(results) < 0),
+        }
+        if value is not None:
+            signs |= {
+                "new_answer": float(not any(_close(value, result) for result in results)),
+                "last_result_is_answer": float(_close(value, results[-1])),
+            }
+    return signs
 
 
 def _numbers(text: str) -> set[float]:
@@ -120,16 +177,6 @@ def _evaluate(expression: str) -> float | None:
             product = (product or 0.0) / value
     total += product or 0.0
     return total if math.isfinite(total) else None
-
-
-def _number(answer: str | None) -> float | None:
-    if answer is None:
-        return None
-    try:
-        value = float(answer.replace(",", "").lstrip("$"))
-    except ValueError:
-        return None
-    return value if math.isfinite(value) else None
 
 
 def _close(one: float, other: float) -> bool:

@@ -12,7 +12,7 @@ from pyramid_moa.router_model.policy import OperatingPoint
 
 __all__ = ["CHECKPOINT_FORMAT_VERSION", "RouterCard", "RouterMember"]
 
-CHECKPOINT_FORMAT_VERSION = 1
+CHECKPOINT_FORMAT_VERSION = 2
 _FORMAT = "pyramid-moa router"
 _SELF_HASH = "self_sha256"
 
@@ -41,7 +41,8 @@ class RouterCard:
         oracle: the oracle it was trained beside.
         grader: how answers are found and compared.
         feature_groups: names of the feature groups.
-        feature_names: every feature in order; compared with what this version computes.
+        feature_names: every feature of an answer, of two answers and of the question, in order;
+            compared with what this version computes.
         hidden_key: which hidden state is read, such as ``layer-1/answer_mean``, or None.
         network: shape of the network.
         calibration: how logits became probabilities, in words and numbers.
@@ -164,7 +165,8 @@ def _card(content: dict[str, Any], source: str) -> RouterCard:
 def _problems(card: RouterCard) -> list[str]:
     """What does not fit together: a card whose hash is right may still have been made by hand."""
     shape = card.network
-    counts: list[Any] = [shape.features, shape.components, shape.units, shape.seeds]
+    features = shape.answer_features + shape.relation_features + shape.question_features
+    counts: list[Any] = [features, shape.components, shape.code, shape.units, shape.seeds]
     counts += shape.hidden_sizes
     sizes = [member.hidden_size for member in card.members]
     read = [size for size in sizes if size is not None]
@@ -173,11 +175,14 @@ def _problems(card: RouterCard) -> list[str]:
     checks = {
         "members and an operating point, found none": bool(card.members and card.operating_points),
         "names as text": all(isinstance(text, str) for text in texts),
-        "a network shape of whole numbers from 1": all(
-            isinstance(count, int) and count >= 1 for count in counts
+        "a network shape of whole numbers": all(
+            isinstance(count, int) and count >= 0 for count in counts
         ),
-        f"{shape.features} feature names, found {len(card.feature_names)}": len(card.feature_names)
-        == shape.features,
+        "a network shape with a code, units and seeds": min(shape.code, shape.units, shape.seeds)
+        >= 1,
+        f"{features} feature names, found {len(card.feature_names)}": len(card.feature_names)
+        == features,
+        f"{shape.members} members, found {len(card.members)}": len(card.members) == shape.members,
         "the members' hidden sizes in the network's shape": tuple(read) == shape.hidden_sizes,
         "a hidden state of every member, or of none": len(read)
         == (len(sizes) if isinstance(card.hidden_key, str) else 0),

@@ -12,10 +12,14 @@ class Scores:
     Attributes:
         p_ensemble_fails: probability that the members' answer is wrong.
         p_oracle_right: probability that the oracle's would be right; None where nobody says.
+        p_vote_fails: probability that the majority's answer is wrong; None where nobody says.
+        choice: place of the member whose answer is the ensemble's; None for the majority's.
     """
 
     p_ensemble_fails: float
     p_oracle_right: float | None
+    p_vote_fails: float | None = None
+    choice: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

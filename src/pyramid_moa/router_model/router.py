@@ -14,7 +14,7 @@ from pyramid_moa.records import Generation
 from pyramid_moa.router_model.card import RouterCard
 from pyramid_moa.router_model.checkpoint import read_checkpoint, write_checkpoint
 from pyramid_moa.router_model.features import Evidence, FeatureSpec, gather_evidence
-from pyramid_moa.router_model.network import RouterNetwork
+from pyramid_moa.router_model.network import UNKNOWN, NetworkInputs, RouterNetwork
 from pyramid_moa.router_model.policy import Scores
 
 __all__ = ["Router"]
@@ -40,9 +40,8 @@ class Router:
         self.card = card
         self.network = network.eval()
         self._own_grader = own_grader
-        self.features = FeatureSpec(
-            members=tuple(card.member_names), groups=tuple(card.feature_groups)
-        )
+        self.features = FeatureSpec(groups=tuple(card.feature_groups))
+        self._numbers = {name: number for number, name in enumerate(card.member_names)}
         if list(self.features.names) != card.feature_names:
             ours, theirs = set(self.features.names), set(card.feature_names)
             raise CheckpointError(
@@ -73,9 +72,15 @@ class Router:
         self.card = write_checkpoint(Path(folder), self.card, self.network)
 
     def evidence(self, question: str, generations: Mapping[str, Generation | None]) -> Evidence:
-        """Features and vote of one question; a member without an entry was not asked."""
-        rows = [generations.get(name) for name in self.card.member_names]
-        return gather_evidence(self.features, question, rows, self.grader.equal)
+        """Features and vote of one question.
+
+        Args:
+            question: its text.
+            generations: by member, best first; None for one that was not asked.
+        """
+        return gather_evidence(
+            self.features, question, list(generations.values()), self.grader.equal
+        )
 
     def hidden_states(
         self, generations: Mapping[str, Generation | None]
@@ -97,31 +102,56 @@ class Router:
 
         Args:
             question: its text.
-            generations: by member; one that failed or is missing lowers what is known, and is
-                scored all the same.
+            generations: by member, best first. One that failed or is missing lowers what is
+                known, and one that the router was not trained on is read as a stranger's answer;
+                both are scored all the same.
 
         Returns:
             Calibrated probabilities; where nobody answered, the ensemble has failed for certain.
         """
         return self.score_evidence(
-            self.evidence(question, generations), self.hidden_states(generations)
+            self.evidence(question, generations),
+            list(generations),
+            self.hidden_states(generations),
         )
 
-    def score_evidence(self, evidence: Evidence, hidden: Sequence[NDArray[np.float16]]) -> Scores:
+    def score_evidence(
+        self, evidence: Evidence, members: Sequence[str], hidden: Sequence[NDArray[np.float16]]
+    ) -> Scores:
         """Score evidence that is already gathered.
 
         Every query is scored by itself, in batches of one, in evaluation and live alike: a
         matrix product of another shape may round differently, and a decision must not hang on
         the company a query is in.
+
+        Args:
+            evidence: of the M members.
+            members: their names, in its order.
+            hidden: as ``hidden_states`` gives them.
         """
+        numbers = [self._numbers.get(name, UNKNOWN) for name in members]
         with torch.inference_mode():
-            probabilities = self.network(
-                torch.from_numpy(evidence.values)[None],
-                *(torch.from_numpy(vector.astype(np.float32))[None] for vector in hidden),
-            )[0].tolist()
-        fails, oracle = probabilities
+            reduced = self.network.reduce(
+                [torch.from_numpy(vector.astype(np.float32))[None] for vector in hidden]
+            )
+            inputs = NetworkInputs(
+                answers=torch.from_numpy(evidence.answers)[None],
+                relations=torch.from_numpy(evidence.relations)[None],
+                clusters=torch.from_numpy(evidence.clusters)[None],
+                question=torch.from_numpy(evidence.question)[None],
+                members=torch.tensor([numbers]),
+                components=reduced[:, [max(number, 0) for number in numbers]]
+                if hidden
+                else reduced,
+            )
+            probabilities, right = self.network.probabilities(inputs)
+            fails, vote_fails, oracle = probabilities[0].tolist()
+        nobody = evidence.vote.winner is None
         return Scores(
-            p_ensemble_fails=1.0 if evidence.vote.winner is None else fails, p_oracle_right=oracle
+            p_ensemble_fails=1.0 if nobody else fails,
+            p_oracle_right=oracle,
+            p_vote_fails=1.0 if nobody else vote_fails,
+            choice=None if nobody else int(right[0].argmax()),
         )
 
     def _vector(self, member: str, size: int, generation: Generation | None) -> NDArray[np.float16]:

@@ -17,16 +17,18 @@ class NetworkConfig:
     """Shape of the network.
 
     Attributes:
-        units: hidden units of each of the averaged networks.
+        code: size of what is kept of each answer.
+        units: hidden units of each layer of each of the averaged networks.
         seeds: networks that are averaged.
         components: principal components kept of each member's hidden state.
-        dropout: share of inputs and units left out at random in training.
+        dropout: share of units and components left out at random in training.
     """
 
-    units: int = 24
-    seeds: int = 8
+    code: int = 24
+    units: int = 48
+    seeds: int = 4
     components: int = 16
-    dropout: float = 0.15
+    dropout: float = 0.2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,19 +36,24 @@ class OptimiserConfig:
     """How the weights are found.
 
     Attributes:
-        learning_rate: of AdamW.
-        weight_decay: of AdamW.
+        learning_rate: of Adam.
+        weight_decay: pull of each step, times the learning rate, towards where the weights
+            began: nothing, or those of the checkpoint that is started from.
+        averaging: how much of the running mean of the weights a step leaves in place.
         batch_size: queries a step.
-        max_epochs: the most passes over the training split.
-        patience: passes without a better validation loss before it stops.
+        epoch_batches: steps of an epoch, at least; a larger epoch goes over all queries once.
+        max_epochs: the most epochs.
+        patience: epochs without a better validation loss before it stops.
         oracle_weight: weight of the oracle's head in the loss.
     """
 
-    learning_rate: float = 1e-3
-    weight_decay: float = 1.0
-    batch_size: int = 128
-    max_epochs: int = 200
-    patience: int = 20
+    learning_rate: float = 2e-3
+    weight_decay: float = 0.3
+    averaging: float = 0.99
+    batch_size: int = 256
+    epoch_batches: int = 50
+    max_epochs: int = 40
+    patience: int = 8
     oracle_weight: float = 0.3
 
 
@@ -70,8 +77,8 @@ class TrainConfig:
     """How a router is trained.
 
     Attributes:
-        groups: feature groups; ``arithmetic`` is left out by itself where answers are no numbers;
-            ``stated`` reads recorded confidences, which no model that is run here gives.
+        groups: feature groups; those that read numbers are left out by themselves where answers
+            are none; ``stated`` reads recorded confidences, which no model that is run here gives.
         hidden_states: which hidden state is read: ``auto`` takes the first that the run has of
             every member, ``none`` reads none, anything else is a key such as
             ``layer-1/answer_mean``.
@@ -96,13 +103,19 @@ class TrainConfig:
         """
         network, optimiser = self.network, self.optimiser
         checks = {
+            "network.code: 1 or more": network.code >= 1,
             "network.units: 1 or more": network.units >= 1,
             "network.seeds: 1 or more": network.seeds >= 1,
             "network.components: 1 or more": network.components >= 1,
             "network.dropout: from 0 to under 1": 0 <= network.dropout < 1,
             "optimiser.learning_rate: more than 0, finite": 0 < optimiser.learning_rate < math.inf,
             "optimiser.weight_decay: 0 or more, finite": 0 <= optimiser.weight_decay < math.inf,
+            "optimiser.weight_decay times learning_rate: under 1": optimiser.weight_decay
+            * optimiser.learning_rate
+            < 1,
+            "optimiser.averaging: from 0 to under 1": 0 <= optimiser.averaging < 1,
             "optimiser.batch_size: 1 or more": optimiser.batch_size >= 1,
+            "optimiser.epoch_batches: 1 or more": optimiser.epoch_batches >= 1,
             "optimiser.max_epochs: 1 or more": optimiser.max_epochs >= 1,
             "optimiser.patience: 1 or more": optimiser.patience >= 1,
             "optimiser.oracle_weight: 0 or more, finite": 0 <= optimiser.oracle_weight < math.inf,

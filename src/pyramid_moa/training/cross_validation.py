@@ -4,18 +4,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
-import torch
 
 from pyramid_moa.data_prep.labelled_run import LabelledRun
 from pyramid_moa.errors import RunFolderError
 from pyramid_moa.progress import Progress
 from pyramid_moa.records import question_hash
 from pyramid_moa.router_model.features import FeatureSpec, groups_for
-from pyramid_moa.router_model.network import RouterNetwork
 from pyramid_moa.router_model.policy import Scores
 from pyramid_moa.training.config import TrainConfig
-from pyramid_moa.training.examples import Examples, gather_examples
-from pyramid_moa.training.fit import fit_network
+from pyramid_moa.training.examples import gather_examples
+from pyramid_moa.training.fit import fit_network, scored
 from pyramid_moa.training.train import choose_hidden_key
 
 __all__ = ["Fold", "cross_validated_scores", "question_folds"]
@@ -82,9 +80,7 @@ def cross_validated_scores(
     Returns:
         One entry a query, in the order of the run.
     """
-    spec = FeatureSpec(
-        members=tuple(run.manifest.members), groups=groups_for(config.groups, run.grader)
-    )
+    spec = FeatureSpec(groups=groups_for(config.groups, run.grader))
     key = choose_hidden_key(run, config.hidden_states)
     examples = gather_examples(run, spec, hidden_key=key)
     scores: list[Scores | None] = [None] * len(examples)
@@ -92,19 +88,9 @@ def cross_validated_scores(
         for number, fold in enumerate(question_folds(run, folds=folds, seed=seed)):
             fitted = replace(config, seed=config.seed + number)
             network = fit_network(examples.take(fold.train), fitted).network
-            for index, pair in zip(fold.test, _probabilities(network, examples, fold), strict=True):
-                answered = run.labels[index].vote_answer is not None
-                scores[index] = Scores(
-                    p_ensemble_fails=pair[0] if answered else 1.0, p_oracle_right=pair[1]
-                )
+            said = scored(network, examples.take(fold.test))
+            votes = [run.labels[index].vote_answer for index in fold.test]
+            for index, score in zip(fold.test, said.scores(votes), strict=True):
+                scores[index] = score
             progress.advance()
     return [score for score in scores if score is not None]
-
-
-def _probabilities(
-    network: RouterNetwork, examples: Examples, fold: Fold
-) -> list[tuple[float, float]]:
-    test = examples.take(fold.test)
-    with torch.inference_mode():
-        inputs = network.many_inputs(test.features, test.hidden)
-        return [(row[0], row[1]) for row in network.probabilities(inputs).tolist()]

@@ -1,80 +1,153 @@
-"""The Lightning data module: batches of examples, shuffled from a seed."""
+"""The Lightning data module: queries shuffled and members drawn, from a seed."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import lightning.pytorch as pl
 import torch
-from torch.utils.data import DataLoader, Sampler, TensorDataset
+from torch.utils.data import DataLoader, Dataset, Sampler
 
+from pyramid_moa.training.draws import (
+    MOST_PLACES,
+    Drawn,
+    all_members,
+    draw,
+    draw_members,
+    draw_strangers,
+)
 from pyramid_moa.training.examples import Examples
 
-__all__ = ["RouterDataModule"]
+__all__ = ["RouterBatch", "RouterDataModule"]
 
-_VALIDATION_BATCH = 4096
+_VALIDATION_BATCH = 1024
+# Random ensembles a query is validated by, where there are too many members to ask them all.
+_VALIDATION_DRAWS = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class RouterBatch:
+    """A batch.
+
+    Attributes:
+        drawn: inputs and targets of B queries.
+        held_out: which networks must not learn from which query, bool [B, S].
+    """
+
+    drawn: Drawn
+    held_out: torch.Tensor
 
 
 class RouterDataModule(pl.LightningDataModule):
-    """Batches of (inputs [B, D], ensemble fails [B], oracle right [B], held out [B, S]).
+    """Batches of queries with drawn members.
 
-    Training and validation go over the same queries: which of them a seed is fitted on and which
-    it is stopped by is its own affair, written in ``held out``.
+    Training and validation go over the same queries: which of them a network is fitted on and
+    which it is stopped by is its own affair, written in ``held_out``.
     """
 
     def __init__(
         self,
-        inputs: torch.Tensor,
         examples: Examples,
+        components: torch.Tensor,
         held_out: torch.Tensor,
         *,
         batch_size: int,
+        batches: int,
         seed: Callable[[], int],
     ) -> None:
         """Put together what a batch is cut from.
 
         Args:
-            inputs: the network's, [n, D].
-            examples: the n queries, for their labels.
+            examples: n queries.
+            components: their reduced hidden states, [n, M, K] or [n, 0, K].
             held_out: [n, S].
             batch_size: B of training.
-            seed: asked for the seed of the order at the beginning of each epoch.
+            batches: of an epoch, at least; a larger epoch goes over all queries once.
+            seed: asked for the seed of what is drawn at the beginning of each epoch.
         """
         super().__init__()
-        self._data = TensorDataset(inputs, examples.ensemble_fails, examples.oracle_right, held_out)
-        self._batch_size = batch_size
-        self._seed = seed
+        self._data = _Queries(examples, components, held_out)
+        self._training = _Draws(examples, batch_size=batch_size, batches=batches, seed=seed)
+        self._validation = _Everyone(examples)
 
-    def train_dataloader(self) -> DataLoader[tuple[torch.Tensor, ...]]:
-        """Shuffled batches, the same order for the same seeds."""
-        return _loader(self._data, _Batches(len(self._data), self._batch_size, seed=self._seed))
+    def transfer_batch_to_device(
+        self, batch: RouterBatch, device: torch.device, dataloader_idx: int
+    ) -> RouterBatch:
+        """Batches stay where they are: the network is fitted on the CPU, see ``fit``."""
+        return batch
 
-    def val_dataloader(self) -> DataLoader[tuple[torch.Tensor, ...]]:
-        """Batches in order."""
-        return _loader(self._data, _Batches(len(self._data), _VALIDATION_BATCH, seed=None))
+    def train_dataloader(self) -> "DataLoader[RouterBatch]":
+        """Shuffled queries and drawn members, the same for the same seeds."""
+        return _loader(self._data, self._training)
+
+    def val_dataloader(self) -> "DataLoader[RouterBatch]":
+        """All queries in order, with all their members, or always the same draws of them."""
+        return _loader(self._data, self._validation)
 
 
-class _Batches(Sampler[list[int]]):
-    """Positions of whole batches: in order, or shuffled from what ``seed`` says at the time."""
+_Key = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
-    def __init__(self, count: int, batch_size: int, *, seed: Callable[[], int] | None) -> None:
-        self._count = count
-        self._batch_size = batch_size
-        self._seed = seed
 
-    def __iter__(self) -> Iterator[list[int]]:
-        if self._seed is None:
-            order = torch.arange(self._count)
-        else:
-            generator = torch.Generator().manual_seed(self._seed())
-            order = torch.randperm(self._count, generator=generator)
-        for batch in order.split(self._batch_size):
-            yield batch.tolist()
+class _Queries(Dataset[RouterBatch]):
+    def __init__(
+        self, examples: Examples, components: torch.Tensor, held_out: torch.Tensor
+    ) -> None:
+        self._examples, self._components, self._held_out = examples, components, held_out
+
+    def __getitem__(self, key: _Key) -> RouterBatch:
+        index, members, strangers = key
+        return RouterBatch(
+            drawn=draw(self._examples, self._components, index, members, strangers),
+            held_out=self._held_out[index],
+        )
+
+
+class _Draws(Sampler[_Key]):
+    """Whole batches of training, drawn anew from what ``seed`` says at the time."""
+
+    def __init__(
+        self, examples: Examples, *, batch_size: int, batches: int, seed: Callable[[], int]
+    ) -> None:
+        self._examples, self._batch_size, self._seed = examples, batch_size, seed
+        self._rounds = max(1, -(-batches * batch_size // len(examples)))
+
+    def __iter__(self) -> Iterator[_Key]:
+        generator = torch.Generator().manual_seed(self._seed())
+        rounds = [
+            torch.randperm(len(self._examples), generator=generator) for _ in range(self._rounds)
+        ]
+        for index in torch.cat(rounds).split(self._batch_size):
+            members = draw_members(self._examples.members, len(index), generator)
+            yield index, members, draw_strangers(len(index), generator)
 
     def __len__(self) -> int:
-        return -(-self._count // self._batch_size)
+        return -(-self._rounds * len(self._examples) // self._batch_size)
 
 
-def _loader(data: TensorDataset, batches: _Batches) -> DataLoader[tuple[torch.Tensor, ...]]:
-    # A sampler of whole batches: tensors are indexed once a batch instead of once a row.
+class _Everyone(Sampler[_Key]):
+    """Batches of validation."""
+
+    def __init__(self, examples: Examples) -> None:
+        self._examples = examples
+        self._rounds = 1 if examples.members <= MOST_PLACES else _VALIDATION_DRAWS
+
+    def __iter__(self) -> Iterator[_Key]:
+        generator = torch.Generator().manual_seed(0)
+        many = self._examples.members > MOST_PLACES
+        for _ in range(self._rounds):
+            for index in torch.arange(len(self._examples)).split(_VALIDATION_BATCH):
+                yield (
+                    index,
+                    draw_members(self._examples.members, len(index), generator)
+                    if many
+                    else all_members(self._examples, len(index)),
+                    torch.zeros(len(index), dtype=torch.bool),
+                )
+
+    def __len__(self) -> int:
+        return self._rounds * -(-len(self._examples) // _VALIDATION_BATCH)
+
+
+def _loader(data: _Queries, batches: "Sampler[_Key]") -> "DataLoader[RouterBatch]":
     return DataLoader(
         data,
         sampler=batches,

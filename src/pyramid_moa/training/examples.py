@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from pyramid_moa.data_prep.labelled_run import LabelledRun
 from pyramid_moa.errors import RunFolderError
+from pyramid_moa.progress import Progress
 from pyramid_moa.router_model.features import FeatureSpec, gather_evidence
 from pyramid_moa.router_model.hidden_rows import HiddenRows, float_rows, spans
 
@@ -18,37 +19,61 @@ __all__ = ["Examples", "gather_examples"]
 
 @dataclass(frozen=True, kw_only=True)
 class Examples:
-    """Tensors of n queries, but for hidden states, which stay where they are.
+    """Tensors of n queries and M members, but for hidden states, which stay where they are.
 
     Attributes:
-        features: [n, F], NaN where unknown.
-        hidden: [n, H] for each member, read as they are needed; empty where none are read.
-        ensemble_fails: [n], 1 where the members' vote is wrong.
+        answers: [n, M, A], NaN where unknown.
+        relations: [n, M, M, R], NaN where unknown.
+        clusters: int [n, M]; see ``Evidence``.
+        question: [n, Q].
+        right: [n, M], 1 where the member's answer is right.
         oracle_right: [n], 1 where the oracle's answer is right.
+        hidden: [n, H] for each member, read as they are needed; empty where none are read.
     """
 
-    features: torch.Tensor
-    hidden: tuple[HiddenRows, ...]
-    ensemble_fails: torch.Tensor
+    answers: torch.Tensor
+    relations: torch.Tensor
+    clusters: torch.Tensor
+    question: torch.Tensor
+    right: torch.Tensor
     oracle_right: torch.Tensor
+    hidden: tuple[HiddenRows, ...]
 
     @property
-    def labels(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Both labels, [n] each."""
-        return self.ensemble_fails, self.oracle_right
+    def members(self) -> int:
+        """M."""
+        return self.clusters.shape[1]
+
+    @property
+    def tensors(self) -> tuple[torch.Tensor, ...]:
+        """All but the hidden states."""
+        return (
+            self.answers,
+            self.relations,
+            self.clusters,
+            self.question,
+            self.right,
+            self.oracle_right,
+        )
 
     def __len__(self) -> int:
         """Number of queries."""
-        return len(self.features)
+        return len(self.clusters)
 
     def take(self, positions: Sequence[int]) -> "Examples":
         """Some of the queries, by position; their hidden states are not copied."""
         index = torch.as_tensor(positions, dtype=torch.long)
+        answers, relations, clusters, question, right, oracle_right = (
+            values[index] for values in self.tensors
+        )
         return Examples(
-            features=self.features[index],
+            answers=answers,
+            relations=relations,
+            clusters=clusters,
+            question=question,
+            right=right,
+            oracle_right=oracle_right,
             hidden=tuple(_ChosenRows(rows, index.numpy()) for rows in self.hidden),
-            ensemble_fails=self.ensemble_fails[index],
-            oracle_right=self.oracle_right[index],
         )
 
 
@@ -57,28 +82,31 @@ def gather_examples(run: LabelledRun, spec: FeatureSpec, *, hidden_key: str | No
 
     Args:
         run: the labelled data.
-        spec: members and feature groups.
+        spec: the feature groups.
         hidden_key: the hidden state to read, or None.
 
     Raises:
         RunFolderError: the run lacks the hidden state, or it is not finite.
     """
-    features = np.stack(
-        [
-            gather_evidence(
-                spec,
-                query.question,
-                [run.generations[name][index] for name in spec.members],
-                run.grader.equal,
-            ).values
-            for index, query in enumerate(run.queries)
-        ]
-    )
+    members = run.manifest.members
+    hidden = tuple(_hidden(run, name, hidden_key) for name in members) if hidden_key else ()
+    evidence = []
+    with Progress("features", total=len(run.queries)) as progress:
+        for index, query in enumerate(run.queries):
+            rows = [run.generations[name][index] for name in members]
+            evidence.append(gather_evidence(spec, query.question, rows, run.grader.equal))
+            progress.advance()
+    right = [
+        [bool(run.generations[name][i].correct) for name in members] for i in range(len(evidence))
+    ]
     return Examples(
-        features=torch.from_numpy(features),
-        hidden=tuple(_hidden(run, name, hidden_key) for name in spec.members) if hidden_key else (),
-        ensemble_fails=torch.tensor([not label.vote_correct for label in run.labels]).float(),
+        answers=torch.from_numpy(np.stack([one.answers for one in evidence])),
+        relations=torch.from_numpy(np.stack([one.relations for one in evidence])),
+        clusters=torch.from_numpy(np.stack([one.clusters for one in evidence])),
+        question=torch.from_numpy(np.stack([one.question for one in evidence])),
+        right=torch.tensor(right).float(),
         oracle_right=torch.tensor([label.oracle_correct for label in run.labels]).float(),
+        hidden=hidden,
     )
 
 

@@ -2,6 +2,7 @@
 
 import logging
 import warnings
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,26 +10,65 @@ from typing import TYPE_CHECKING
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint, TQDMProgressBar
+from torch.nn.functional import softmax
 
 from pyramid_moa.errors import CheckpointError, RunFolderError
 from pyramid_moa.router_model.calibration import fit_platt
-from pyramid_moa.router_model.hidden_rows import spans
-from pyramid_moa.router_model.network import NetworkShape, RouterNetwork
+from pyramid_moa.router_model.network import (
+    HEADS,
+    NetworkShape,
+    RouterNetwork,
+    head_logits,
+)
+from pyramid_moa.router_model.policy import Scores
+from pyramid_moa.router_model.vote_figures import vote_places
 from pyramid_moa.training.config import TrainConfig
-from pyramid_moa.training.data_module import RouterDataModule
+from pyramid_moa.training.data_module import RouterBatch, RouterDataModule
+from pyramid_moa.training.draws import MOST_PLACES, all_members, draw
 from pyramid_moa.training.examples import Examples
 from pyramid_moa.training.module import RouterModule
 
 if TYPE_CHECKING:
     from lightning.pytorch.loggers import Logger
 
-__all__ = ["LAST", "Fitted", "check_examples", "fit_network", "held_out_parts"]
+__all__ = ["LAST", "Fitted", "Scored", "check_examples", "fit_network", "held_out_parts", "scored"]
 
 LAST = "last.ckpt"
 _FEWEST = 20
-# Each seed leaves out one of so many parts of the queries, in turn.
+# Each network leaves out one of so many parts of the queries, in turn.
 _PARTS = 4
-_NEUTRAL = torch.tensor([[1.0, 0.0], [1.0, 0.0]])
+_NEUTRAL = torch.tensor([[1.0, 0.0]] * len(HEADS))
+_SCORED_AT_ONCE = 1024
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Scored:
+    """What is said of n queries.
+
+    Attributes:
+        probabilities: calibrated, [n, heads] in the order of ``HEADS``.
+        choice: place of the member whose answer is the ensemble's, int [n].
+    """
+
+    probabilities: torch.Tensor
+    choice: torch.Tensor
+
+    def scores(self, vote_answers: Sequence[str | None]) -> list[Scores]:
+        """One entry a query; an ensemble without an answer has failed for certain.
+
+        Args:
+            vote_answers: n answers of the majority, None where nobody gave one.
+        """
+        rows = zip(self.probabilities.tolist(), self.choice.tolist(), vote_answers, strict=True)
+        return [
+            Scores(
+                p_ensemble_fails=fails if answer is not None else 1.0,
+                p_vote_fails=vote_fails if answer is not None else 1.0,
+                p_oracle_right=oracle,
+                choice=choice if answer is not None else None,
+            )
+            for (fails, vote_fails, oracle), choice, answer in rows
+        ]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -37,12 +77,12 @@ class Fitted:
 
     Attributes:
         network: in evaluation mode, calibrated.
-        out_of_fold: calibrated probabilities [n, 2] of the queries it was fitted on, each from
-            the seeds that had left it out.
+        out_of_fold: what is said of the queries it was fitted on, each by the networks that had
+            left it out.
     """
 
     network: RouterNetwork
-    out_of_fold: torch.Tensor
+    out_of_fold: Scored
 
 
 def fit_network(
@@ -80,11 +120,16 @@ def fit_network(
     network = _prepared(examples, config, start)
     with torch.no_grad():
         # Reduced once: from here on nobody reads hidden states.
-        inputs = network.many_inputs(examples.features, examples.hidden)
+        components = network.reduce_rows(examples.hidden, len(examples))
     held_out = held_out_parts(examples, seeds=config.network.seeds, seed=config.seed)
     module = RouterModule(network, config.optimiser, seed=config.seed)
     data = RouterDataModule(
-        inputs, examples, held_out, batch_size=config.optimiser.batch_size, seed=module.epoch_seed
+        examples,
+        components,
+        held_out,
+        batch_size=config.optimiser.batch_size,
+        batches=config.optimiser.epoch_batches,
+        seed=module.epoch_seed,
     )
     last = work / LAST if work is not None else None
     trainer = _trainer(config, work, loggers or [], show_progress=show_progress)
@@ -106,7 +151,9 @@ def fit_network(
             raise KeyboardInterrupt from end
     module.restore_best()
     network.eval()
-    return Fitted(network=network, out_of_fold=_calibrate(network, inputs, examples, held_out))
+    return Fitted(
+        network=network, out_of_fold=_calibrate(network, examples, components, data, held_out)
+    )
 
 
 def _is_whole(last: Path) -> bool:
@@ -124,8 +171,14 @@ def _is_whole(last: Path) -> bool:
     return True
 
 
+def vote_fails(examples: Examples) -> torch.Tensor:
+    """Where the majority's answer is wrong: bool [n]."""
+    voted = examples.right.gather(1, vote_places(examples.clusters)[:, None])[:, 0]
+    return voted == 0
+
+
 def held_out_parts(examples: Examples, *, seeds: int, seed: int) -> torch.Tensor:
-    """Which queries each seed leaves out: a quarter, with its share of failures.
+    """Which queries each network leaves out: a quarter, with its share of failures.
 
     Args:
         examples: n queries.
@@ -137,7 +190,7 @@ def held_out_parts(examples: Examples, *, seeds: int, seed: int) -> torch.Tensor
     """
     generator = torch.Generator().manual_seed(seed)
     order = torch.randperm(len(examples), generator=generator)
-    order = order[torch.argsort(examples.ensemble_fails[order], stable=True)]
+    order = order[torch.argsort(vote_fails(examples)[order].float(), stable=True)]
     part = torch.empty(len(examples), dtype=torch.long)
     part[order] = torch.arange(len(examples)) % _PARTS
     return part[:, None] == torch.arange(seeds)[None] % _PARTS
@@ -154,7 +207,7 @@ def check_examples(examples: Examples) -> None:
             f"expected at least {_FEWEST} queries to train on, found {len(examples)}; label more "
             "questions"
         )
-    failures = int(examples.ensemble_fails.sum())
+    failures = int(vote_fails(examples).sum())
     if failures in (0, len(examples)):
         always = "always" if failures else "never"
         raise RunFolderError(
@@ -166,40 +219,52 @@ def check_examples(examples: Examples) -> None:
 def _prepared(
     examples: Examples, config: TrainConfig, start: RouterNetwork | None
 ) -> RouterNetwork:
-    """A network whose inputs are fitted and whose weights are drawn, or another's copy."""
-    shape = NetworkShape(
-        features=examples.features.shape[1],
-        hidden_sizes=tuple(states.shape[1] for states in examples.hidden),
-        components=config.network.components,
-        units=config.network.units,
-        seeds=config.network.seeds,
-    )
-    network = RouterNetwork(shape, dropout=config.network.dropout)
-    if start is not None:
-        if start.shape != shape:
-            raise CheckpointError(
-                f"the network to start from has another shape: expected {shape}, found "
-                f"{start.shape}; use the same features, hidden states and network configuration"
-            )
-        network.load_state_dict(start.state_dict())
-        network.calibration.copy_(_NEUTRAL)
-        return network
+    """A network whose inputs are fitted and whose weights are drawn, or another's.
+
+    What a network to start from knows of its own members is left behind: theirs are others.
+    """
+    network = RouterNetwork(_shape(examples, config), dropout=config.network.dropout)
     generator = torch.Generator().manual_seed(config.seed)
-    network.fit_inputs(examples.features, examples.hidden, generator)
-    _fit_prior(network, examples)
-    network.reset(torch.Generator().manual_seed(config.seed))
+    if start is None:
+        network.fit_inputs(examples.answers, examples.relations, examples.question)
+        network.reset(torch.Generator().manual_seed(config.seed))
+    else:
+        _start_from(network, start)
+    network.fit_hidden(examples.hidden, generator)
+    members = all_members(examples, len(examples))
+    network.fit_members(examples.answers, members, examples.right)
     return network
 
 
-def _fit_prior(network: RouterNetwork, examples: Examples) -> None:
-    """Start from the vote rule: one logistic curve over the vote share for each head."""
-    with torch.no_grad():
-        share = network.inputs(examples.features, ())[:, 0]
-    for head, labels in enumerate((examples.ensemble_fails, examples.oracle_right)):
-        # The share counts against failure; a slope learned by its logarithm is positive.
-        sign = -1.0 if head == 0 else 1.0
-        slope, offset = fit_platt(sign * share, labels)
-        network.prior[head] = torch.tensor([sign * slope, offset])
+def _shape(examples: Examples, config: TrainConfig) -> NetworkShape:
+    return NetworkShape(
+        answer_features=examples.answers.shape[-1],
+        relation_features=examples.relations.shape[-1],
+        question_features=examples.question.shape[-1],
+        members=examples.members,
+        hidden_sizes=tuple(states.shape[1] for states in examples.hidden),
+        components=config.network.components,
+        code=config.network.code,
+        units=config.network.units,
+        seeds=config.network.seeds,
+    )
+
+
+def _start_from(network: RouterNetwork, start: RouterNetwork) -> None:
+    """Take over everything but what belongs to known members."""
+    own = ("habits", "skills", "member_code", "hidden_", "calibration")
+    shared = {k: v for k, v in start.state_dict().items() if not k.startswith(own)}
+    found = network.state_dict()
+    if wrong := [
+        f"{name}: {list(found[name].shape)} and {list(value.shape)}"
+        for name, value in shared.items()
+        if found[name].shape != value.shape
+    ]:
+        raise CheckpointError(
+            "the network to start from has another shape: expected and found "
+            f"{'; '.join(wrong[:4])}; use the same feature groups and network configuration"
+        )
+    network.load_state_dict(shared, strict=False)
 
 
 def _trainer(
@@ -238,19 +303,75 @@ def _trainer(
     )
 
 
+def scored(network: RouterNetwork, examples: Examples) -> Scored:
+    """What a fitted network says of queries, everybody asked.
+
+    Args:
+        network: calibrated.
+        examples: n queries of its members.
+    """
+    parts, choices = [], []
+    with torch.inference_mode():
+        components = network.reduce_rows(examples.hidden, len(examples))
+        for index in torch.arange(len(examples)).split(_SCORED_AT_ONCE):
+            members = all_members(examples, len(index))
+            nobody = torch.zeros(len(index), dtype=torch.bool)
+            drawn = draw(examples, components, index, members, nobody)
+            probabilities, right = network.probabilities(drawn.inputs)
+            parts.append(probabilities)
+            choices.append(right.argmax(1))
+    return Scored(probabilities=torch.cat(parts), choice=torch.cat(choices))
+
+
 def _calibrate(
-    network: RouterNetwork, inputs: torch.Tensor, examples: Examples, held_out: torch.Tensor
-) -> torch.Tensor:
-    """Calibrate on out-of-fold logits; give back the calibrated probabilities [n, 2]."""
-    with torch.no_grad():
-        parts = [network.logits(inputs[span]) for span in spans(len(inputs))]
-    logits = torch.cat(parts, dim=1)  # [S, n, 2]
-    weights = held_out.T[..., None].float()
-    # With fewer seeds than parts some queries were left out by nobody; they calibrate nothing.
-    seen = held_out.any(dim=1)
-    mean = (logits * weights).sum(dim=0) / weights.sum(dim=0).clamp(min=1.0)  # [n, 2]
-    mean[~seen] = logits.mean(dim=0)[~seen]
-    for head, labels in enumerate((examples.ensemble_fails, examples.oracle_right)):
-        slope, offset = fit_platt(mean[seen, head], labels[seen])
+    network: RouterNetwork,
+    examples: Examples,
+    components: torch.Tensor,
+    data: RouterDataModule,
+    held_out: torch.Tensor,
+) -> Scored:
+    """Calibrate on what networks say of queries that they left out."""
+    if examples.members > MOST_PLACES:
+        _fit_calibration(network, *_left_out(network, data.val_dataloader()))
+        return scored(network, examples)
+    logits, labels, choice, seen = _left_out(network, data.val_dataloader())
+    _fit_calibration(network, logits, labels, choice, seen)
+    slope, offset = network.calibration.unbind(1)
+    return Scored(probabilities=torch.sigmoid(logits * slope + offset), choice=choice)
+
+
+def _fit_calibration(
+    network: RouterNetwork,
+    logits: torch.Tensor,
+    labels: torch.Tensor,
+    choice: torch.Tensor,
+    seen: torch.Tensor,
+) -> None:
+    for head in range(len(HEADS)):
+        slope, offset = fit_platt(logits[seen, head], labels[seen, head])
         network.calibration[head] = torch.tensor([slope, offset])
-    return torch.sigmoid(mean * network.calibration[:, 0] + network.calibration[:, 1])
+
+
+def _left_out(
+    network: RouterNetwork, batches: Iterable[RouterBatch]
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Logits [n, heads], labels [n, heads], choice [n], and where anybody had left a query out."""
+    rows = []
+    for batch in batches:
+        drawn = batch.drawn
+        with torch.no_grad():
+            logits = network.logits(drawn.inputs)
+        weights = batch.held_out.T.float()  # [S, B]
+        seen = batch.held_out.any(1)
+        # With fewer networks than parts some queries were left out by nobody.
+        weights[:, ~seen] = 1.0
+        weights = (weights / weights.sum(0))[..., None]
+        right = (softmax(logits.candidates, dim=-1) * weights).sum(0)
+        oracle = torch.logit((torch.sigmoid(logits.oracle) * weights).sum(0), eps=1e-6)
+        raw = head_logits(right, oracle[None], drawn.inputs.clusters)
+        choice = right[:, 1:].argmax(1)
+        voted = vote_places(drawn.inputs.clusters)
+        labels = [drawn.target != 1 + choice, drawn.target != 1 + voted, drawn.oracle_right > 0]
+        rows.append((raw, torch.stack(labels, dim=1).float(), choice, seen))
+    said, labelled, choices, left_out = zip(*rows, strict=True)
+    return torch.cat(said), torch.cat(labelled), torch.cat(choices), torch.cat(left_out)

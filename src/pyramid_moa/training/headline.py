@@ -32,11 +32,13 @@ class HeadlineFigures:
 
     outcomes: Outcomes
     _by_failure: Ranking = field(init=False)
+    _by_vote_failure: Ranking = field(init=False)
     _by_disagreement: Ranking = field(init=False)
 
     def __post_init__(self) -> None:
         """Order the queries once for all resamples."""
         object.__setattr__(self, "_by_failure", rank(self.outcomes.p_ensemble_fails))
+        object.__setattr__(self, "_by_vote_failure", rank(self.outcomes.p_vote_fails))
         object.__setattr__(self, "_by_disagreement", rank(1.0 - self.outcomes.vote_share))
 
     def __call__(self, weights: FloatArray) -> dict[str, FloatArray]:
@@ -107,7 +109,7 @@ class HeadlineFigures:
         failed, vote_failed = ~rows.ensemble_correct, ~rows.vote_correct
         return {
             "failure_auroc": auroc(self._by_failure, failed, weights),
-            "vote_failure_auroc": auroc(self._by_failure, vote_failed, weights),
+            "vote_failure_auroc": auroc(self._by_vote_failure, vote_failed, weights),
             "agreement_auroc": auroc(self._by_disagreement, vote_failed, weights),
             "failure_average_precision": average_precision(self._by_failure, failed, weights),
             "ece": calibration_error(rows.p_ensemble_fails, failed, weights),

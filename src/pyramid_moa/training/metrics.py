@@ -45,7 +45,7 @@ DEFINITIONS = {
     "router_at_vote_accuracy": "first point of the router's curve that reaches the accuracy of "
     "the vote rule",
     "failure_auroc": "label: the ensemble's answer is wrong; score: p_ensemble_fails",
-    "vote_failure_auroc": "label: the majority vote is wrong; score: p_ensemble_fails",
+    "vote_failure_auroc": "label: the majority vote is wrong; score: p_vote_fails",
     "agreement_auroc": "label: the majority vote is wrong; score: 1 - vote share",
     "ece": f"expected calibration error of p_ensemble_fails, {ECE_BINS} bins of equal mass "
     "(ties share a bin); biased upwards, more so on resamples",

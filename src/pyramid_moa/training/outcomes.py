@@ -26,7 +26,7 @@ _TUPLES = (
 _BOOLS = ("vote_correct", "ensemble_correct", "oracle_correct", "escalated", "final_correct")
 _AMOUNTS = ("oracle_cost_usd", "oracle_flops", "final_cost_usd", "oracle_latency_s")
 _MEMBER_AMOUNTS = ("member_cost_usd", "member_flops", "member_latency_s")
-_SHARES = ("vote_share", "p_ensemble_fails", "p_oracle_right")
+_SHARES = ("vote_share", "p_ensemble_fails", "p_vote_fails", "p_oracle_right")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -55,6 +55,7 @@ class Outcomes:
         oracle_flops: float [n]; nan where unknown.
         oracle_latency_s: float [n]; nan where unknown.
         p_ensemble_fails: the router's probability that the ensemble is wrong, float [n].
+        p_vote_fails: that the majority is wrong, float [n].
         p_oracle_right: that the oracle is right, float [n]; nan where the router states none.
         final_answer: n answers at the operating point.
         models_called: names of the models asked at the operating point, n tuples in order.
@@ -94,6 +95,7 @@ class Outcomes:
     oracle_flops: FloatArray
     oracle_latency_s: FloatArray
     p_ensemble_fails: FloatArray
+    p_vote_fails: FloatArray
     p_oracle_right: FloatArray
     final_answer: tuple[str | None, ...]
     models_called: tuple[tuple[str, ...], ...]

@@ -22,10 +22,10 @@ def check_fit(run: LabelledRun, router: Router) -> None:
         CheckpointError: members or grader differ, or the hidden states are missing.
     """
     problems = []
-    if run.manifest.members != router.card.member_names:
+    if router.card.hidden_key is not None and run.manifest.members != router.card.member_names:
         problems.append(
-            f"members: the router knows {', '.join(router.card.member_names)}; the run has "
-            f"{', '.join(run.manifest.members)}"
+            "members: the router reads hidden states and knows those of "
+            f"{', '.join(router.card.member_names)}; the run has {', '.join(run.manifest.members)}"
         )
     if run.manifest.grader != router.card.grader:
         problems.append(
@@ -71,6 +71,22 @@ def replay(
     oracle = [run.generations[manifest.oracle][index] for index in positions]
     escalated = np.array([escalates(score, point.threshold) for score in scores], dtype=bool)
     vote_correct = np.array([label.vote_correct for label in labels], dtype=bool)
+    # Whoever stands for the ensemble's answer: the router's choice, or the majority's.
+    spoken_for = [
+        own[score.choice] if score.choice is not None else None
+        for own, score in zip(rows, scores, strict=True)
+    ]
+    ensemble_answer = tuple(
+        label.vote_answer if row is None else row.answer
+        for label, row in zip(labels, spoken_for, strict=True)
+    )
+    ensemble_correct = np.array(
+        [
+            label.vote_correct if row is None else bool(row.correct)
+            for label, row in zip(labels, spoken_for, strict=True)
+        ],
+        dtype=bool,
+    )
     oracle_correct = np.array([label.oracle_correct for label in labels], dtype=bool)
     # Where the oracle was asked in vain (it failed), the gate falls back on the ensemble.
     oracle_used = escalated & np.array([row.error is None for row in oracle], dtype=bool)
@@ -100,8 +116,8 @@ def replay(
         vote_answer=tuple(label.vote_answer for label in labels),
         vote_share=np.array([label.vote_share for label in labels]),
         vote_correct=vote_correct,
-        ensemble_answer=tuple(label.vote_answer for label in labels),
-        ensemble_correct=vote_correct,
+        ensemble_answer=ensemble_answer,
+        ensemble_correct=ensemble_correct,
         oracle=manifest.oracle,
         oracle_answer=tuple(label.oracle_answer for label in labels),
         oracle_correct=oracle_correct,
@@ -109,18 +125,21 @@ def replay(
         oracle_flops=np.array([flops(row) for row in oracle]),
         oracle_latency_s=np.array([_latency(row) for row in oracle]),
         p_ensemble_fails=np.array([score.p_ensemble_fails for score in scores]),
+        p_vote_fails=np.array(
+            [s.p_ensemble_fails if s.p_vote_fails is None else s.p_vote_fails for s in scores]
+        ),
         p_oracle_right=np.array(
             [np.nan if s.p_oracle_right is None else s.p_oracle_right for s in scores]
         ),
         final_answer=tuple(
-            label.oracle_answer if used else label.vote_answer
-            for label, used in zip(labels, oracle_used, strict=True)
+            label.oracle_answer if used else answer
+            for label, answer, used in zip(labels, ensemble_answer, oracle_used, strict=True)
         ),
         models_called=tuple(
             (*members, manifest.oracle) if asked else members for asked in escalated
         ),
         escalated=escalated,
-        final_correct=np.where(oracle_used, oracle_correct, vote_correct),
+        final_correct=np.where(oracle_used, oracle_correct, ensemble_correct),
         final_cost_usd=member_cost.sum(axis=1) + np.where(escalated, oracle_cost, 0.0),
         threshold=point.threshold,
         operating_point=point.name,

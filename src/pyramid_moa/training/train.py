@@ -4,23 +4,21 @@ import hashlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
-from dataclasses import fields as fields_of
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
 from pyramid_moa import __version__
 from pyramid_moa.atomic_files import write_text_atomically
 from pyramid_moa.data_prep.labelled_run import LabelledRun, read_labelled_run
 from pyramid_moa.errors import CheckpointError, ConfigError, RunFolderError, import_extra
-from pyramid_moa.records import LogprobStatistics, question_hash
+from pyramid_moa.records import question_hash
 from pyramid_moa.router_model.card import RouterCard, RouterMember
 from pyramid_moa.router_model.checkpoint import check_checkpoint_folder
 from pyramid_moa.router_model.features import FeatureSpec, groups_for
 from pyramid_moa.router_model.hidden_rows import HiddenRows, spans
-from pyramid_moa.router_model.network import RouterNetwork
+from pyramid_moa.router_model.network import HEADS, RouterNetwork
 from pyramid_moa.router_model.policy import OperatingPoint, Scores
 from pyramid_moa.router_model.router import Router
 from pyramid_moa.training.config import TrainConfig
@@ -60,7 +58,7 @@ def train(
         run: the run folder.
         out: the checkpoint folder.
         config: how; the defaults of ``TrainConfig`` where it is left out.
-        init: a checkpoint with the same members and shape to start from.
+        init: a checkpoint to start from, of any members, with the same features and shape.
         own_grader: the caller's own ``module:function``, where the run was graded by it.
         show_progress: a progress bar.
         say: shown how it went.
@@ -76,15 +74,13 @@ def train(
     out, config = Path(out), config or TrainConfig()
     check_checkpoint_folder(out)
     data = read_labelled_run(Path(run), own_grader=own_grader)
-    spec = FeatureSpec(
-        members=tuple(data.manifest.members), groups=groups_for(config.groups, data.grader)
-    )
+    spec = FeatureSpec(groups=groups_for(config.groups, data.grader))
     key = choose_hidden_key(data, config.hidden_states)
     examples = gather_examples(data, spec, hidden_key=key)
     fitted_on, calibration = _splits(data)
     learned_from = examples.take(fitted_on)
     check_examples(learned_from)
-    start = _start(Path(init), data, spec, key) if init is not None else None
+    start = _start(Path(init), data, spec) if init is not None else None
     network = start.network if start is not None else None
     work = _work_folder(out, config, learned_from, network)
     try:
@@ -100,7 +96,7 @@ def train(
         if "wandb" in config.tracking.loggers:
             # Otherwise the next training in this process would go on in this one's run.
             import_extra("wandb", extra="train", purpose="the logger wandb").finish()
-    scores = _scores(data, fitted_on, fitted.out_of_fold)
+    scores = fitted.out_of_fold.scores([data.labels[i].vote_answer for i in fitted_on])
     curve = threshold_table(replay(data, fitted_on, scores, _UNDECIDED), split=_OUT_OF_FOLD)
     router = Router(
         _card(data, spec, key, examples, fitted.network, config),
@@ -170,12 +166,14 @@ def _card(
     config: TrainConfig,
 ) -> RouterCard:
     sizes: list[int | None] = [states.shape[1] for states in examples.hidden]
-    sizes = sizes or [None] * len(spec.members)
+    sizes = sizes or [None] * examples.members
     slopes = network.calibration.tolist()
     return RouterCard(
         members=[
-            RouterMember(name=name, hidden_size=size, logprobs=_has_logprobs(spec, examples, name))
-            for name, size in zip(spec.members, sizes, strict=True)
+            RouterMember(
+                name=name, hidden_size=size, logprobs=_has_logprobs(spec, examples, number)
+            )
+            for number, (name, size) in enumerate(zip(run.manifest.members, sizes, strict=True))
         ],
         oracle=run.manifest.oracle,
         grader=run.manifest.grader,
@@ -186,8 +184,10 @@ def _card(
         calibration={
             "method": "platt",
             "split": _OUT_OF_FOLD,
-            "ensemble_fails": {"slope": slopes[0][0], "offset": slopes[0][1]},
-            "oracle_right": {"slope": slopes[1][0], "offset": slopes[1][1]},
+            **{
+                head: {"slope": slope, "offset": offset}
+                for head, (slope, offset) in zip(HEADS, slopes, strict=True)
+            },
         },
         reference=run.manifest.reference,
         price_note=run.manifest.price_note,
@@ -203,11 +203,10 @@ def _card(
     )
 
 
-def _has_logprobs(spec: FeatureSpec, examples: Examples, member: str) -> bool:
+def _has_logprobs(spec: FeatureSpec, examples: Examples, member: int) -> bool:
     """Whether the network has seen token log-probabilities of this member."""
-    fields = {f"confidence/{member}/{field.name}" for field in fields_of(LogprobStatistics)}
-    columns = [column for column, name in enumerate(spec.names) if name in fields]
-    return bool(columns) and not bool(examples.features[:, columns].isnan().all())
+    columns = [i for i, name in enumerate(spec.answer_names) if name.startswith("confidence/")]
+    return bool(columns) and not bool(examples.answers[:, member, columns].isnan().all())
 
 
 def _calibration_table(
@@ -219,25 +218,12 @@ def _calibration_table(
     return threshold_table(replay(run, positions, scores, _UNDECIDED), split="calibration")
 
 
-def _scores(
-    run: LabelledRun, positions: Sequence[int], probabilities: torch.Tensor
-) -> list[Scores]:
-    """Out-of-fold probabilities as scores; an ensemble without an answer has failed."""
-    return [
-        Scores(
-            p_ensemble_fails=1.0 if run.labels[index].vote_answer is None else fails,
-            p_oracle_right=oracle,
-        )
-        for index, (fails, oracle) in zip(positions, probabilities.tolist(), strict=True)
-    ]
-
-
 def _validation_figures(
     run: LabelledRun, positions: Sequence[int], scores: Sequence[Scores]
 ) -> dict[str, float | str | None]:
     metrics = import_extra("sklearn.metrics", extra="train", purpose="training")
     failed = np.array([not run.labels[i].vote_correct for i in positions])
-    p = np.array([score.p_ensemble_fails for score in scores])
+    p = np.array([1.0 if s.p_vote_fails is None else s.p_vote_fails for s in scores])
     share = np.array([run.labels[i].vote_share for i in positions])
     return {
         "split": _OUT_OF_FOLD,
@@ -256,13 +242,11 @@ def _seen(run: LabelledRun, positions: Sequence[int], start: Router | None) -> l
     return sorted(own.union(start.card.seen_questions if start is not None else ()))
 
 
-def _start(init: Path, run: LabelledRun, spec: FeatureSpec, key: str | None) -> Router:
+def _start(init: Path, run: LabelledRun, spec: FeatureSpec) -> Router:
     router = Router.load(init)
     pairs = {
-        "members": (router.card.member_names, run.manifest.members),
         "grader": (router.card.grader, run.manifest.grader),
         "features": (router.card.feature_names, list(spec.names)),
-        "hidden states": (router.card.hidden_key, key),
     }
     if problems := [
         f"{what}: it has {_short(theirs)}, this training {_short(ours)}"
@@ -289,7 +273,7 @@ def _work_folder(
     work.mkdir(parents=True, exist_ok=True)
     content = {
         "config": asdict(config),
-        "examples": _digest(examples.features, *examples.hidden, *examples.labels),
+        "examples": _digest(*examples.tensors, *examples.hidden),
         "start": None if start is None else _digest(*start.state_dict().values()),
     }
     stamp, text = work / "training.json", json.dumps(content, indent=2) + "\n"
