@@ -339,7 +339,8 @@ class RouterNetwork(nn.Module):
         flat = pooled.flatten(1, 2)
         units = self.dropout(torch.relu(self.candidate(flat)))
         scores = self.candidate_score(units) + self.candidate_linear(flat)
-        return scores.view(seeds, batch, places)
+        viewed: Tensor = scores.view(seeds, batch, places)
+        return viewed
 
     def _query_scores(
         self,

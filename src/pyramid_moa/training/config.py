@@ -37,6 +37,7 @@ class OptimiserConfig:
 
     Attributes:
         learning_rate: of Adam.
+        init_learning_rate: of Adam where a checkpoint is started from.
         weight_decay: pull of each step, times the learning rate, towards where the weights
             began: nothing, or those of the checkpoint that is started from.
         averaging: how much of the running mean of the weights a step leaves in place.
@@ -48,6 +49,7 @@ class OptimiserConfig:
     """
 
     learning_rate: float = 2e-3
+    init_learning_rate: float = 5e-4
     weight_decay: float = 0.3
     averaging: float = 0.99
     batch_size: int = 256
@@ -109,6 +111,9 @@ class TrainConfig:
             "network.components: 1 or more": network.components >= 1,
             "network.dropout: from 0 to under 1": 0 <= network.dropout < 1,
             "optimiser.learning_rate: more than 0, finite": 0 < optimiser.learning_rate < math.inf,
+            "optimiser.init_learning_rate: more than 0, finite": 0
+            < optimiser.init_learning_rate
+            < math.inf,
             "optimiser.weight_decay: 0 or more, finite": 0 <= optimiser.weight_decay < math.inf,
             "optimiser.weight_decay times learning_rate: under 1": optimiser.weight_decay
             * optimiser.learning_rate

@@ -122,7 +122,13 @@ def fit_network(
         # Reduced once: from here on nobody reads hidden states.
         components = network.reduce_rows(examples.hidden, len(examples))
     held_out = held_out_parts(examples, seeds=config.network.seeds, seed=config.seed)
-    module = RouterModule(network, config.optimiser, seed=config.seed)
+    optimiser = config.optimiser
+    module = RouterModule(
+        network,
+        optimiser,
+        learning_rate=optimiser.learning_rate if start is None else optimiser.init_learning_rate,
+        seed=config.seed,
+    )
     data = RouterDataModule(
         examples,
         components,
@@ -132,7 +138,9 @@ def fit_network(
         seed=module.epoch_seed,
     )
     last = work / LAST if work is not None else None
-    trainer = _trainer(config, work, loggers or [], show_progress=show_progress)
+    trainer = _trainer(
+        config, work, loggers or [], started=start is not None, show_progress=show_progress
+    )
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         # Lightning's advice on workers is for data that has to be loaded; ours is in memory.
         warnings.filterwarnings("ignore", message=".*does not have many workers.*")
@@ -268,7 +276,12 @@ def _start_from(network: RouterNetwork, start: RouterNetwork) -> None:
 
 
 def _trainer(
-    config: TrainConfig, work: Path | None, loggers: "list[Logger]", *, show_progress: bool
+    config: TrainConfig,
+    work: Path | None,
+    loggers: "list[Logger]",
+    *,
+    started: bool,
+    show_progress: bool,
 ) -> pl.Trainer:
     # Its lines on GPUs found and tips of the day drown ours.
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
@@ -299,7 +312,8 @@ def _trainer(
         enable_checkpointing=work is not None,
         enable_progress_bar=show_progress,
         enable_model_summary=False,
-        num_sanity_val_steps=0,
+        # What is started from may be the best there is.
+        num_sanity_val_steps=-1 if started else 0,
     )
 
 

@@ -28,10 +28,13 @@ class RouterModule(pl.LightningModule):
     epochs: Tensor  # []
     steps: Tensor  # []
 
-    def __init__(self, network: RouterNetwork, config: OptimiserConfig, *, seed: int) -> None:
+    def __init__(
+        self, network: RouterNetwork, config: OptimiserConfig, *, learning_rate: float, seed: int
+    ) -> None:
         """Wrap a network whose inputs are fitted and whose weights are drawn or another's."""
         super().__init__()
         self.network = network
+        self._learning_rate = learning_rate
         self._config = config
         self._seed = seed
         self._names = tuple(name for name, _ in network.named_parameters())
@@ -62,7 +65,7 @@ class RouterModule(pl.LightningModule):
         self.steps += 1
         # Early on the mean is of few steps, and soon leaves the first ones behind.
         share = max(1.0 - self._config.averaging, 1.0 / (1.0 + 0.1 * float(self.steps)))
-        pull = self._config.learning_rate * self._config.weight_decay
+        pull = self._learning_rate * self._config.weight_decay
         with torch.no_grad():
             for name, value in self.network.named_parameters():
                 value.lerp_(self._kept("anchor", name), pull)
@@ -84,6 +87,8 @@ class RouterModule(pl.LightningModule):
         for name in self._names:
             best, now = self._kept("best", name), self._kept("mean", name)
             best.copy_(torch.where(better.view(-1, *[1] * (now.dim() - 1)), now, best))
+        if self.trainer.sanity_checking:  # before the first step: what it is started from
+            return
         self.epochs += 1
         self.log("val_loss", loss.mean())
         # The mean of the networks' best is what early stopping watches.
@@ -114,7 +119,7 @@ class RouterModule(pl.LightningModule):
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Adam; early stopping does what a schedule would, ``on_train_batch_end`` the decay."""
-        return torch.optim.Adam(self.network.parameters(), lr=self._config.learning_rate)
+        return torch.optim.Adam(self.network.parameters(), lr=self._learning_rate)
 
     def _kept(self, kind: str, name: str) -> Tensor:
         kept: Tensor = getattr(self, _buffer(kind, name))
