@@ -2,14 +2,11 @@
 
 import math
 from dataclasses import dataclass, field
-from typing import Literal
 
 from pyramid_moa.errors import ConfigError
 from pyramid_moa.router_model.features import DEFAULT_GROUPS, FeatureGroup
 
-__all__ = ["LoggerName", "NetworkConfig", "OptimiserConfig", "TrackingConfig", "TrainConfig"]
-
-LoggerName = Literal["csv", "wandb"]
+__all__ = ["NetworkConfig", "OptimiserConfig", "TrackingConfig", "TrainConfig"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,12 +61,13 @@ class TrackingConfig:
     """Where curves are written.
 
     Attributes:
-        loggers: any of csv and wandb.
+        loggers: any of csv, which is always written, wandb, and classes of Lightning loggers
+            such as ``lightning.pytorch.loggers.TensorBoardLogger``.
         wandb_project: project in Weights & Biases.
         wandb_offline: keep its files here; false sends them, with the key in WANDB_API_KEY.
     """
 
-    loggers: list[LoggerName] = field(default_factory=lambda: ["csv"])
+    loggers: list[str] = field(default_factory=lambda: ["csv"])
     wandb_project: str = "pyramid-moa"
     wandb_offline: bool = True
 
@@ -104,7 +102,12 @@ class TrainConfig:
             ConfigError: with each value that is out of range.
         """
         network, optimiser = self.network, self.optimiser
+        plain = [name for name in self.tracking.loggers if "." not in name]
         checks = {
+            f"tracking.loggers: csv, wandb or the class of a Lightning logger, found {plain}": set(
+                plain
+            )
+            <= {"csv", "wandb"},
             "network.code: 1 or more": network.code >= 1,
             "network.units: 1 or more": network.units >= 1,
             "network.seeds: 1 or more": network.seeds >= 1,

@@ -5,7 +5,6 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -30,9 +29,7 @@ from pyramid_moa.training.operating_points import (
     threshold_table,
 )
 from pyramid_moa.training.replay import replay, score_run
-
-if TYPE_CHECKING:
-    from lightning.pytorch.loggers import Logger
+from pyramid_moa.training.tracking import tracking
 
 __all__ = ["train"]
 
@@ -83,38 +80,35 @@ def train(
     start = _start(Path(init), data, spec) if init is not None else None
     network = start.network if start is not None else None
     work = _work_folder(out, config, learned_from, network)
-    try:
+    with tracking(config, work) as followed:
         fitted = fit_network(
             learned_from,
             config,
             start=network,
             work=work,
-            loggers=_loggers(config, work),
+            loggers=followed.loggers,
             show_progress=show_progress,
         )
-    finally:
-        if "wandb" in config.tracking.loggers:
-            # Otherwise the next training in this process would go on in this one's run.
-            import_extra("wandb", extra="train", purpose="the logger wandb").finish()
-    scores = fitted.out_of_fold.scores([data.labels[i].vote_answer for i in fitted_on])
-    curve = threshold_table(replay(data, fitted_on, scores, _UNDECIDED), split=_OUT_OF_FOLD)
-    router = Router(
-        _card(data, spec, key, examples, fitted.network, config),
-        fitted.network,
-        own_grader=own_grader,
-    )
-    router.card = replace(
-        router.card,
-        trained_on={
-            **router.card.trained_on,
-            "queries": {"fitted": len(fitted_on), "calibration": len(calibration)},
-        },
-        seen_questions=_seen(data, [*fitted_on, *calibration], start),
-        validation=_validation_figures(data, fitted_on, scores),
-        validation_curve=curve.curve(),
-        operating_points=default_points(_calibration_table(data, router, calibration) or curve),
-    )
-    router.save(out)
+        scores = fitted.out_of_fold.scores([data.labels[i].vote_answer for i in fitted_on])
+        curve = threshold_table(replay(data, fitted_on, scores, _UNDECIDED), split=_OUT_OF_FOLD)
+        router = Router(
+            _card(data, spec, key, examples, fitted.network, config),
+            fitted.network,
+            own_grader=own_grader,
+        )
+        router.card = replace(
+            router.card,
+            trained_on={
+                **router.card.trained_on,
+                "queries": {"fitted": len(fitted_on), "calibration": len(calibration)},
+            },
+            seen_questions=_seen(data, [*fitted_on, *calibration], start),
+            validation=_validation_figures(data, fitted_on, scores),
+            validation_curve=curve.curve(),
+            operating_points=default_points(_calibration_table(data, router, calibration) or curve),
+        )
+        router.save(out)
+        followed.result(router.card.validation, router.card.validation_curve, out)
     (work / LAST).unlink(missing_ok=True)
     if start is not None:
         say("started from a router that may know these questions: out-of-fold figures may flatter")
@@ -290,28 +284,6 @@ def _digest(*parts: HiddenRows) -> str:
         for span in spans(part.shape[0]):
             digest.update(np.ascontiguousarray(part[span]).tobytes())
     return digest.hexdigest()
-
-
-def _loggers(config: TrainConfig, work: Path) -> "list[Logger]":
-    loggers: list[Logger] = []
-    if "csv" in config.tracking.loggers:
-        from lightning.pytorch.loggers import CSVLogger
-
-        # Each training, and each part of an interrupted one, has a folder of its own in it.
-        loggers.append(CSVLogger(work, name="csv"))
-    if "wandb" in config.tracking.loggers:
-        import_extra("wandb", extra="train", purpose="the logger wandb")
-        from lightning.pytorch.loggers import WandbLogger
-
-        loggers.append(
-            WandbLogger(
-                project=config.tracking.wandb_project,
-                save_dir=work,
-                offline=config.tracking.wandb_offline,
-                config=asdict(config),
-            )
-        )
-    return loggers
 
 
 def _tell(say: Callable[[str], None], router: Router, out: Path) -> None:
