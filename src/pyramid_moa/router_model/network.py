@@ -162,8 +162,9 @@ class RouterNetwork(nn.Module):
         self.query_linear = _Layer(shape.seeds, query, 3)
         # What is known of one member only: how its answers differ, and what its states say.
         self.member_code = nn.Parameter(torch.zeros(shape.seeds, shape.members, read))
-        hidden = len(shape.hidden_sizes)
-        self.hidden_code = nn.Parameter(torch.zeros(shape.seeds, hidden, shape.components, read))
+        if shape.hidden_sizes:
+            own = (shape.seeds, len(shape.hidden_sizes), shape.components, read)
+            self.hidden_code = nn.Parameter(torch.zeros(own))
         self.dropout = nn.Dropout(dropout)
 
     def reset(self, generator: torch.Generator) -> None:
@@ -175,7 +176,8 @@ class RouterNetwork(nn.Module):
             for layer in (self.candidate_linear, self.query_linear):
                 layer.weight.zero_()
             self.member_code.zero_()
-            self.hidden_code.zero_()
+            if self.shape.hidden_sizes:
+                self.hidden_code.zero_()
 
     def fit_inputs(
         self,

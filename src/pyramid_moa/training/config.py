@@ -43,6 +43,8 @@ class OptimiserConfig:
         max_epochs: the most epochs.
         patience: epochs without a better validation loss before it stops.
         oracle_weight: weight of the oracle's head in the loss.
+        processes: that share every batch, by Lightning's DDP; worth it from some hundred thousand
+            queries.
     """
 
     learning_rate: float = 2e-3
@@ -54,6 +56,7 @@ class OptimiserConfig:
     max_epochs: int = 40
     patience: int = 8
     oracle_weight: float = 0.3
+    processes: int = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,6 +126,9 @@ class TrainConfig:
             < 1,
             "optimiser.averaging: from 0 to under 1": 0 <= optimiser.averaging < 1,
             "optimiser.batch_size: 1 or more": optimiser.batch_size >= 1,
+            "optimiser.processes: from 1 to the batch size": 1
+            <= optimiser.processes
+            <= optimiser.batch_size,
             "optimiser.epoch_batches: 1 or more": optimiser.epoch_batches >= 1,
             "optimiser.max_epochs: 1 or more": optimiser.max_epochs >= 1,
             "optimiser.patience: 1 or more": optimiser.patience >= 1,

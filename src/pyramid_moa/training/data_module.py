@@ -66,8 +66,8 @@ class RouterDataModule(pl.LightningDataModule):
         """
         super().__init__()
         self._data = _Queries(examples, components, held_out)
-        self._training = _Draws(examples, batch_size=batch_size, batches=batches, seed=seed)
-        self._validation = _Everyone(examples)
+        self._examples = examples
+        self._batch_size, self._batches, self._seed = batch_size, batches, seed
 
     def transfer_batch_to_device(
         self, batch: RouterBatch, device: torch.device, dataloader_idx: int
@@ -77,11 +77,32 @@ class RouterDataModule(pl.LightningDataModule):
 
     def train_dataloader(self) -> "DataLoader[RouterBatch]":
         """Shuffled queries and drawn members, the same for the same seeds."""
-        return _loader(self._data, self._training)
+        trainer = self._trainer()
+        return _loader(
+            self._data,
+            _Draws(
+                self._examples,
+                batch_size=self._batch_size,
+                batches=self._batches,
+                seed=self._seed,
+                part=slice(trainer.global_rank, None, trainer.world_size),
+            ),
+        )
 
     def val_dataloader(self) -> "DataLoader[RouterBatch]":
         """All queries in order, with all their members, or always the same draws of them."""
-        return _loader(self._data, self._validation)
+        trainer = self._trainer()
+        part = slice(trainer.global_rank, None, trainer.world_size)
+        return _loader(self._data, _Everyone(self._examples, part=part))
+
+    def everyone(self) -> Iterator[RouterBatch]:
+        """The same as in validation, whole batches."""
+        for key in _Everyone(self._examples, part=slice(None)):
+            yield self._data[key]
+
+    def _trainer(self) -> pl.Trainer:
+        assert self.trainer is not None
+        return self.trainer
 
 
 _Key = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
@@ -102,12 +123,19 @@ class _Queries(Dataset[RouterBatch]):
 
 
 class _Draws(Sampler[_Key]):
-    """Whole batches of training, drawn anew from what ``seed`` says at the time."""
+    """This process's part of the batches of training, drawn anew from what ``seed`` says."""
 
     def __init__(
-        self, examples: Examples, *, batch_size: int, batches: int, seed: Callable[[], int]
+        self,
+        examples: Examples,
+        *,
+        batch_size: int,
+        batches: int,
+        seed: Callable[[], int],
+        part: slice,
     ) -> None:
         self._examples, self._batch_size, self._seed = examples, batch_size, seed
+        self._part = part
         self._rounds = max(1, -(-batches * batch_size // len(examples)))
 
     def __iter__(self) -> Iterator[_Key]:
@@ -117,17 +145,19 @@ class _Draws(Sampler[_Key]):
         ]
         for index in torch.cat(rounds).split(self._batch_size):
             members = draw_members(self._examples.members, len(index), generator)
-            yield index, members, draw_strangers(len(index), generator)
+            strangers = draw_strangers(len(index), generator)
+            yield index[self._part], members[self._part], strangers[self._part]
 
     def __len__(self) -> int:
         return -(-self._rounds * len(self._examples) // self._batch_size)
 
 
 class _Everyone(Sampler[_Key]):
-    """Batches of validation."""
+    """This process's part of the batches of validation."""
 
-    def __init__(self, examples: Examples) -> None:
+    def __init__(self, examples: Examples, *, part: slice) -> None:
         self._examples = examples
+        self._part = part
         self._rounds = 1 if examples.members <= MOST_PLACES else _VALIDATION_DRAWS
 
     def __iter__(self) -> Iterator[_Key]:
@@ -135,13 +165,13 @@ class _Everyone(Sampler[_Key]):
         many = self._examples.members > MOST_PLACES
         for _ in range(self._rounds):
             for index in torch.arange(len(self._examples)).split(_VALIDATION_BATCH):
-                yield (
-                    index,
+                members = (
                     draw_members(self._examples.members, len(index), generator)
                     if many
-                    else all_members(self._examples, len(index)),
-                    torch.zeros(len(index), dtype=torch.bool),
+                    else all_members(self._examples, len(index))
                 )
+                strangers = torch.zeros(len(index), dtype=torch.bool)
+                yield index[self._part], members[self._part], strangers[self._part]
 
     def __len__(self) -> int:
         return self._rounds * -(-len(self._examples) // _VALIDATION_BATCH)

@@ -304,7 +304,11 @@ def _trainer(
         callbacks.append(TQDMProgressBar(refresh_rate=20))
     return pl.Trainer(
         accelerator="cpu",  # a few thousand weights: moving them to a GPU takes longer than fitting
-        devices=1,
+        devices=config.optimiser.processes,
+        # Forked processes share the examples, however many they are.
+        strategy="ddp_fork" if config.optimiser.processes > 1 else "auto",
+        # Every process takes its part of each batch, see ``RouterDataModule``.
+        use_distributed_sampler=False,
         max_epochs=config.optimiser.max_epochs,
         callbacks=callbacks,
         logger=loggers or False,
@@ -346,9 +350,9 @@ def _calibrate(
 ) -> Scored:
     """Calibrate on what networks say of queries that they left out."""
     if examples.members > MOST_PLACES:
-        _fit_calibration(network, *_left_out(network, data.val_dataloader()))
+        _fit_calibration(network, *_left_out(network, data.everyone()))
         return scored(network, examples)
-    logits, labels, choice, seen = _left_out(network, data.val_dataloader())
+    logits, labels, choice, seen = _left_out(network, data.everyone())
     _fit_calibration(network, logits, labels, choice, seen)
     slope, offset = network.calibration.unbind(1)
     return Scored(probabilities=torch.sigmoid(logits * slope + offset), choice=choice)

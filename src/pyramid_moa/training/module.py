@@ -56,8 +56,17 @@ class RouterModule(pl.LightningModule):
         """Sum of the networks' losses on a batch."""
         losses = self._losses(self.network.logits(batch.drawn.inputs), batch)
         mine = (~batch.held_out.T).float()  # [S, B]
-        means = (losses * mine).sum(dim=1) / mine.sum(dim=1).clamp(min=1.0)
-        self.log("train_loss", means.mean(), on_step=False, on_epoch=True, batch_size=len(mine.T))
+        # Processes share a batch, and each network's mean is over all of it.
+        count = self._over_processes(mine.sum(dim=1)) / self.trainer.world_size
+        means = (losses * mine).sum(dim=1) / count.clamp(min=1.0)
+        self.log(
+            "train_loss",
+            means.mean(),
+            on_step=False,
+            on_epoch=True,
+            batch_size=len(mine.T),
+            sync_dist=self.trainer.world_size > 1,
+        )
         return means.sum()
 
     def on_train_batch_end(self, outputs: Any, batch: RouterBatch, batch_index: int) -> None:  # noqa: ANN401 - Lightning's
@@ -80,7 +89,8 @@ class RouterModule(pl.LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         """Keep the weights of every network that has become better."""
-        loss = torch.stack(self._sums).sum(0) / torch.stack(self._counts).sum(0)  # [S]
+        counts = self._over_processes(torch.stack(self._counts).sum(0))
+        loss = self._over_processes(torch.stack(self._sums).sum(0)) / counts  # [S]
         self._sums, self._counts = [], []
         better = loss < self.best_loss
         self.best_loss = torch.where(better, loss, self.best_loss)
@@ -90,9 +100,10 @@ class RouterModule(pl.LightningModule):
         if self.trainer.sanity_checking:  # before the first step: what it is started from
             return
         self.epochs += 1
-        self.log("val_loss", loss.mean())
+        shared = self.trainer.world_size > 1
+        self.log("val_loss", loss.mean(), sync_dist=shared)
         # The mean of the networks' best is what early stopping watches.
-        self.log("best_val_loss", self.best_loss.mean())
+        self.log("best_val_loss", self.best_loss.mean(), sync_dist=shared)
 
     def mean_logits(self, batch: RouterBatch) -> Logits:
         """What the running mean of the weights says."""
@@ -120,6 +131,11 @@ class RouterModule(pl.LightningModule):
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Adam; early stopping does what a schedule would, ``on_train_batch_end`` the decay."""
         return torch.optim.Adam(self.network.parameters(), lr=self._learning_rate)
+
+    def _over_processes(self, values: Tensor) -> Tensor:
+        """Sum over the processes that share the fitting."""
+        summed: Tensor = self.trainer.strategy.reduce(values, reduce_op="sum")
+        return summed
 
     def _kept(self, kind: str, name: str) -> Tensor:
         kept: Tensor = getattr(self, _buffer(kind, name))
