@@ -109,6 +109,8 @@ class Router:
         Returns:
             Calibrated probabilities; where nobody answered, the ensemble has failed for certain.
         """
+        # Where nobody is named, nobody was asked: the network wants at least one place.
+        generations = generations or dict.fromkeys(self.card.member_names)
         return self.score_evidence(
             self.evidence(question, generations),
             list(generations),
