@@ -194,7 +194,14 @@ def quick_config(**changes):
     from pyramid_moa.training.config import NetworkConfig, OptimiserConfig, TrainConfig
 
     values = {
-        "network": NetworkConfig(units=8, seeds=4, components=4),
-        "optimiser": OptimiserConfig(max_epochs=25, patience=10, learning_rate=5e-3),
+        "network": NetworkConfig(code=8, units=12, seeds=4, components=4),
+        "optimiser": OptimiserConfig(
+            max_epochs=20,
+            patience=10,
+            learning_rate=1e-2,
+            averaging=0.9,
+            batch_size=64,
+            epoch_batches=4,
+        ),
     }
     return TrainConfig(**(values | changes))

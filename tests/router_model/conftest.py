@@ -10,15 +10,21 @@ from pyramid_moa.router_model.policy import OperatingPoint
 from pyramid_moa.router_model.router import Router
 
 
-def _router(*, hidden_key=None, groups=("agreement", "confidence"), **changes):
+def _router(
+    *, hidden_key=None, groups=("agreement", "confidence", "semantics", "question"), **changes
+):
     """An untrained router of the members a, b and c."""
-    spec = FeatureSpec(members=("a", "b", "c"), groups=groups)
+    spec = FeatureSpec(groups=groups)
     size = 6 if hidden_key else None
     shape = NetworkShape(
-        features=len(spec.names),
+        answer_features=len(spec.answer_names),
+        relation_features=len(spec.relation_names),
+        question_features=len(spec.question_names),
+        members=3,
         hidden_sizes=(6, 6, 6) if hidden_key else (),
         components=3,
-        units=4,
+        code=4,
+        units=5,
         seeds=2,
     )
     network = RouterNetwork(shape)
@@ -26,13 +32,18 @@ def _router(*, hidden_key=None, groups=("agreement", "confidence"), **changes):
     with torch.no_grad():
         for parameter in network.parameters():
             parameter.normal_(0.0, 0.3, generator=generator)
-    features = torch.randn(40, shape.features, generator=generator)
-    features[::5, 3] = torch.nan
+    answers = torch.randn(40, 3, shape.answer_features, generator=generator)
+    answers[::5, 1] = torch.nan
+    relations = torch.randn(40, 3, 3, shape.relation_features, generator=generator)
+    question = torch.randn(40, shape.question_features, generator=generator)
+    network.fit_inputs(answers, relations, question)
+    right = (torch.rand(40, 3, generator=generator) < torch.tensor([0.9, 0.6, 0.3])).float()
+    network.fit_members(answers, torch.arange(3).expand(40, -1), right)
     hidden = [torch.randn(40, 6, generator=generator) for _ in shape.hidden_sizes]
-    network.fit_inputs(features, hidden, generator)
+    network.fit_hidden(hidden, generator)
     card = RouterCard(
         **{
-            "members": [RouterMember(name=n, hidden_size=size) for n in spec.members],
+            "members": [RouterMember(name=n, hidden_size=size) for n in "abc"],
             "oracle": "oracle",
             "grader": "gsm8k",
             "feature_groups": list(groups),

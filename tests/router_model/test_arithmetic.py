@@ -97,6 +97,47 @@ def test_all_signs_of_one_answer():
     assert signs.size == math.log10(14)
 
 
+def test_the_signs_of_results_by_hand():
+    """Results are 12, 4.5, -3 and 8; 9 / 2 = 4.5 is right, 2 * 3 = 8 is not."""
+    signs = arithmetic_signs(
+        "3 boxes of 4 pens, 100 in all.", "3 * 4 = 12, 9 / 2 = 4.5, 2 - 5 = -3, 2 * 3 = 8", "8"
+    )
+    assert signs.equations == pytest.approx(math.log(5))
+    assert signs.wrong_equations == pytest.approx(1 / 4)
+    assert signs.wrong_count == pytest.approx(math.log(2))
+    assert signs.unused_numbers == pytest.approx(1 / 3)
+    assert signs.unused_count == pytest.approx(math.log(2))  # 100
+    assert signs.introduced_numbers == pytest.approx(math.log(7))  # 12, 9, 2, 4.5, 5, 8
+    assert signs.broken_results == pytest.approx(1 / 4)
+    assert signs.largest_result == pytest.approx(math.log10(13))
+    assert signs.negative_result == 1.0
+    assert signs.new_answer == 0.0
+    assert signs.last_result_is_answer == 1.0
+    assert signs.round_number == 0.0
+    assert signs.size_over_question == pytest.approx(math.log10(9 / 101))
+
+
+def test_the_last_result_and_round_numbers():
+    signs = arithmetic_signs("2 and 10", "2 * 10 = 20 and 20 + 2 = 22", "-20")
+    assert signs.new_answer == 1.0
+    assert signs.round_number == 1.0
+    signs = arithmetic_signs("2 and 10", "2 * 10 = 20 and 20 + 2 = 22", "20")
+    assert signs.new_answer == 0.0
+    assert signs.last_result_is_answer == 0.0
+    assert signs.broken_results == signs.negative_result == signs.wrong_count == 0.0
+
+
+def test_what_there_is_nothing_to_see_of_is_unknown():
+    nothing = arithmetic_signs("", None, None)
+    assert all(math.isnan(value) for value in vars(nothing).values())
+    signs = arithmetic_signs("", "twelve", "12")
+    for name in ("wrong_equations", "unused_numbers", "unused_count", "last_result_is_answer"):
+        assert math.isnan(getattr(signs, name)), name
+    for name in ("broken_results", "largest_result", "negative_result", "size_over_question"):
+        assert math.isnan(getattr(signs, name)), name
+    assert signs.equations == signs.wrong_count == signs.introduced_numbers == 0.0
+
+
 def test_an_answer_that_an_equation_gives_is_not_new():
     assert arithmetic_signs("", "3 * 4 = 12", "12.0").new_answer == 0.0
     assert math.isnan(arithmetic_signs("", "twelve", "12").new_answer)

@@ -52,10 +52,17 @@ def test_a_round_trip_is_bit_equal(make_router, tmp_path):
     assert again.card == router.card
     for name, value in router.network.state_dict().items():
         assert torch.equal(again.network.state_dict()[name], value), name
-    features = torch.randn(5, router.network.shape.features)
-    features[0, :4] = torch.nan
-    hidden = [torch.randn(5, 6) for _ in range(3)]
-    assert torch.equal(router.network(features, *hidden), again.network(features, *hidden))
+    shape = router.network.shape
+    inputs = (
+        torch.randn(5, 3, shape.answer_features),
+        torch.randn(5, 3, 3, shape.relation_features),
+        torch.tensor([[0, 0, 2]] * 5),
+        torch.randn(5, shape.question_features),
+        *[torch.randn(5, 6) for _ in range(3)],
+    )
+    inputs[0][0, :2] = torch.nan
+    for one, other in zip(router.network(*inputs), again.network(*inputs), strict=True):
+        assert torch.equal(one, other)
     again.save(tmp_path / "two")
     for name in ("router.json", "router.safetensors"):
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
@@ -95,9 +102,9 @@ def json_or_none(content):
 
 def test_a_missing_tensor(checkpoint):
     tensors = load_file(checkpoint / "router.safetensors")
-    del tensors["second"]
+    del tensors["query.weight"]
     reseal(checkpoint, weights=save(tensors))
-    refused(checkpoint, r"second: expected float32 \[2, 4, 2\], found none")
+    refused(checkpoint, r"query\.weight: expected float32 \[2, \d+, 5\], found none")
 
 
 def test_an_extra_tensor(checkpoint):
@@ -108,24 +115,26 @@ def test_an_extra_tensor(checkpoint):
 
 def test_a_tensor_of_another_shape_or_type(checkpoint):
     tensors = load_file(checkpoint / "router.safetensors")
-    tensors["second"] = tensors["second"].double()
-    tensors["offset"] = torch.zeros(3, 1, 2)
+    tensors["read.weight"] = tensors["read.weight"].double()
+    tensors["query.offset"] = torch.zeros(3, 1, 2)
     reseal(checkpoint, weights=save(tensors))
-    refused(checkpoint, r"offset: .* found float32 \[3, 1, 2\]; second: .* found float64")
+    refused(
+        checkpoint, r"query\.offset: .* found float32 \[3, 1, 2\]; read\.weight: .* found float64"
+    )
 
 
 @pytest.mark.parametrize("value", [torch.nan, torch.inf])
 def test_weights_that_are_not_finite(checkpoint, value):
     tensors = load_file(checkpoint / "router.safetensors")
-    tensors["offset"][0] = value
+    tensors["query.offset"][0] = value
     reseal(checkpoint, weights=save(tensors))
     refused(checkpoint, "expected finite weights")
 
 
-@pytest.mark.parametrize("version", [0, 2, "1", None])
+@pytest.mark.parametrize("version", [0, 1, 3, "2", None])
 def test_another_format_version(checkpoint, version):
     reseal(checkpoint, lambda card: card.update(format_version=version))
-    refused(checkpoint, f"expected format version 1, found {version}; train again")
+    refused(checkpoint, f"expected format version 2, found {version}; train again")
 
 
 class Trap:
@@ -202,7 +211,10 @@ def test_unknown_and_missing_keys_are_all_named(checkpoint):
         lambda card: card["network"].update(seeds=0),
         lambda card: card["network"].update(hidden_sizes=[6, 6]),
         lambda card: card["network"].update(hidden_sizes=7),
-        lambda card: card["network"].update(features=card["network"]["features"] + 1),
+        lambda card: card["network"].update(question_features=1),
+        lambda card: card["network"].update(answer_features=-1),
+        lambda card: card["network"].update(members=2),
+        lambda card: card["network"].update(code=0),
         lambda card: card.update(network=None),
         lambda card: card.update(members=[]),
         lambda card: card.update(members=["a"]),
@@ -228,10 +240,10 @@ def test_a_card_that_asks_for_a_huge_network_takes_no_memory(checkpoint):
 
 def test_features_that_this_version_does_not_compute(checkpoint):
     def change(card):
-        card["feature_names"][4] = "agreement/horoscope"
+        card["feature_names"][4] = "confidence/horoscope"
 
     reseal(checkpoint, change)
-    with pytest.raises(CheckpointError, match=r"missing \['agreement/horoscope'\].*train again"):
+    with pytest.raises(CheckpointError, match=r"missing \['confidence/horoscope'\].*train again"):
         Router.load(checkpoint)
 
 

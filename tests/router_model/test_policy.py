@@ -27,6 +27,8 @@ def test_all_agree_is_the_vote_rule():
     assert escalates(vote_scores(0.999), threshold)
     assert escalates(vote_scores(0.0), threshold)
     assert vote_scores(0.5).p_oracle_right is None
+    assert vote_scores(0.5).p_vote_fails is None
+    assert vote_scores(0.5).choice is None
 
 
 @pytest.mark.parametrize("members", range(1, 12))

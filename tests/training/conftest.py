@@ -42,6 +42,7 @@ def _five_queries():
         oracle_flops=np.full(5, 100.0),
         oracle_latency_s=np.full(5, 5.0),
         p_ensemble_fails=np.array([0.9, 0.6, 0.6, 0.2, 0.1]),
+        p_vote_fails=np.array([0.9, 0.7, 0.6, 0.3, 0.1]),
         p_oracle_right=np.full(5, np.nan),
         final_answer=("7", "7", "7", "7", "7"),
         models_called=called,
@@ -94,6 +95,7 @@ def _simulated(n, *, members=3, seed=0, **columns):
         "oracle_flops": oracle_cost * 1e12,
         "oracle_latency_s": oracle_cost * 1e3,
         "p_ensemble_fails": p,
+        "p_vote_fails": p,
         "p_oracle_right": np.full(n, 0.97),
         "final_answer": tuple(
             o if e else v for o, e, v in zip(oracle_answer, escalated, votes, strict=True)
