@@ -128,7 +128,7 @@ class CellCache:
         if not path.is_file():
             return None
         try:
-            with np.load(path, allow_pickle=False) as arrays:
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
                 return Cell(**{field.name: arrays[field.name] for field in fields(Cell)})
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
             logging.getLogger(__name__).warning(

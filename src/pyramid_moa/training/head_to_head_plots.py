@@ -66,7 +66,8 @@ def run_curves(data: RuleRun, results: Mapping[str, RuleResult]) -> Rows:
         last: tuple[float, float] | None = None
         for index in kept:
             point = float(cost[index]), float(accuracy[index])
-            if point != last:  # budgets below the cheapest setting and beyond the best repeat it
+            # Budgets below the cheapest setting and beyond the best one repeat it.
+            if point != last or index == ABC:
                 name = "all agree" if index == ABC else index
                 rows.append(
                     {"rule": rule, "budget": name, "cost_ratio": point[0], "accuracy": point[1]}
