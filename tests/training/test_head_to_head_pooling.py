@@ -67,6 +67,22 @@ def test_a_run_without_the_figure_is_left_out_and_counted():
     assert (lacking.value, lacking.interval, lacking.runs) == (None, None, 0)
 
 
+def test_means_of_two_rules_are_over_the_same_runs():
+    pool = Pool(
+        measured=[
+            measured("one", "vote", [np.nan] * 3),
+            measured("two", "vote", [0.5] * 3),
+            measured("one", "r", [0.1] * 3),
+            measured("two", "r", [0.7] * 3),
+        ]
+    )
+    assert pool.figure("r", "f").value == pytest.approx(0.7)
+    assert pool.figure("r", "f").runs == 1
+    # A figure that the vote has nowhere is a mean over all.
+    other = Pool(measured=[measured("one", "vote", [np.nan] * 3), measured("one", "r", [0.1] * 3)])
+    assert other.figure("r", "f").value == pytest.approx(0.1)
+
+
 def test_where_the_mean_curve_reaches_abc():
     early = np.tile(RELATIVE_COSTS - 0.7, (3, 1))
     late = np.tile(RELATIVE_COSTS - 0.9, (3, 1))

@@ -100,7 +100,7 @@ def write_suite_plot(pool: Pool, folder: Path) -> None:
 def draw_run(rows: Rows, title: str) -> "Figure":
     """Accuracy against all-in cost over the oracle's."""
     figure = new_figure(8.4, 5.4)
-    axes = figure.add_axes((0.11, 0.12, 0.61, 0.8))
+    axes = figure.add_axes((0.125, 0.12, 0.6, 0.8))
     axes.set(xlabel="cost over that of asking the oracle every time", ylabel="accuracy")
     axes.set_title(title.replace("$", r"\$"), fontsize=9, color=MUTED)
     _lines(axes, rows, "cost_ratio", "accuracy")
@@ -111,7 +111,7 @@ def draw_run(rows: Rows, title: str) -> "Figure":
 def draw_suite(rows: Rows) -> "Figure":
     """Accuracy less ABC's against cost over ABC's, mean over runs."""
     figure = new_figure(8.4, 5.4)
-    axes = figure.add_axes((0.11, 0.12, 0.61, 0.84))
+    axes = figure.add_axes((0.125, 0.12, 0.6, 0.84))
     axes.set(
         xlabel="cost over that of the vote rule (all agree)",
         ylabel="accuracy less the vote rule's",

@@ -99,8 +99,19 @@ class Pool:
         return list(self._by_rule[rule])
 
     def figure(self, rule: str, name: str) -> Estimate:
-        """Mean over the runs on which it is defined."""
-        return _mean([entry.figures[name] for entry in self._by_rule[rule].values()])
+        """Mean over the runs on which it is defined, for the reference as well if for any.
+
+        So means of rules with other cheapest settings are over the same runs.
+        """
+        others = self._by_rule[self.reference]
+        known = {run for run, entry in others.items() if np.isfinite(entry.figures[name][0])}
+        return _mean(
+            [
+                entry.figures[name]
+                for run, entry in self._by_rule[rule].items()
+                if run in known or not known
+            ]
+        )
 
     def difference(self, rule: str, name: str) -> Estimate:
         """Mean over runs of the difference to the reference, where both are defined."""
