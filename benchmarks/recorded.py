@@ -44,7 +44,8 @@ def main() -> None:
     runs = [str(options.out / name / "run") for name in _PYRAMIDS]
     rows = []
     for name, run in zip(_PYRAMIDS, runs, strict=True):
-        _verb("benchmark", "--run", run, "--out", str(options.out / name / "cross-validation"))
+        out = str(options.out / name / "cross-validation")
+        _verb("benchmark", "--run", run, "--out", out, "--rules", "router", "--seeds", "1")
         table = options.out / name / "cross-validation" / "benchmark.csv"
         with table.open(encoding="utf-8", newline="") as file:
             (row,) = csv.DictReader(file)

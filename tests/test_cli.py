@@ -424,10 +424,11 @@ def test_the_whole_way(tmp_path, capsys):
     said("evaluate", "--run", run, *flags)
     metrics = json.loads((tmp_path / "report" / "metrics.json").read_text())
     assert metrics["operating_point"]["name"] == "target"
-    flags = ["--config", config, "--folds", "2", "--out", tmp_path / "bench"]
+    flags = ["--config", config, "--folds", "2", "--seeds", "1", "--out", tmp_path / "bench"]
     shown = said("benchmark", "--run", run, *flags)
     assert "run: 300 queries, failure AUROC" in shown.out
     assert (tmp_path / "bench" / "benchmark.csv").is_file()
+    assert (tmp_path / "bench" / "rules.csv").is_file()
     said("export", "--router", router, "--out", tmp_path / "exported")
     assert (tmp_path / "exported" / "README.md").is_file()
 

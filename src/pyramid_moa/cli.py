@@ -144,11 +144,18 @@ def _threshold_options(parser: ArgumentParser) -> None:
 
 def _benchmark_options(parser: ArgumentParser) -> None:
     parser.add_argument("--run", type=Path, nargs="+", required=True, help="labelled run folders")
-    parser.add_argument("--out", type=Path, required=True, help="folder for table and reports")
+    parser.add_argument("--out", type=Path, required=True, help="folder for tables and plots")
     parser.add_argument("--config", type=Path, default=None, help="YAML of the training")
     _add_grader(parser)
     parser.add_argument("--folds", type=int, default=5, help="of the cross-validation")
-    parser.add_argument("--seed", type=NonNegativeInt, default=0, help="of folds and bootstrap")
+    parser.add_argument("--seeds", type=int, default=3, help="times it is repeated, other folds")
+    parser.add_argument(
+        "--seed", type=NonNegativeInt, default=0, help="the first; of the bootstrap"
+    )
+    parser.add_argument(
+        "--rules", nargs="+", default=None, help="names of those that take part beside the vote"
+    )
+    parser.add_argument("--resamples", type=int, default=1000, help="of the bootstrap")
 
 
 def _answer_options(parser: ArgumentParser) -> None:
@@ -308,11 +315,14 @@ def _benchmark(options: Namespace) -> None:
         options.out,
         config=config,
         folds=options.folds,
+        seeds=options.seeds,
         seed=options.seed,
+        rules=options.rules,
+        resamples=options.resamples,
         own_grader=options.grader,
         say=_show,
     )
-    _show(f"table: {options.out / 'benchmark.csv'}")
+    _show(f"tables: {options.out / 'rules.csv'}, {options.out / 'differences.csv'}")
 
 
 def _answer(options: Namespace) -> None:
@@ -408,7 +418,7 @@ _OPTIONS: dict[str, tuple[str, Callable[[ArgumentParser], None]]] = {
     "train": ("train a router on a run folder", _train_options),
     "evaluate": ("replay the decisions on a run and report", _evaluate_options),
     "threshold": ("choose an operating point for a target", _threshold_options),
-    "benchmark": ("cross-validate the router against the vote rule", _benchmark_options),
+    "benchmark": ("cross-validate the router and the field's rules", _benchmark_options),
     "answer": ("answer a file of questions through the pyramid", _answer_options),
     "up": ("start the vLLM servers of a pyramid's entries with a port, and keep them", _up_options),
     "export": ("write a checkpoint as folder, ONNX or Hugging Face repository", _export_options),

@@ -1,42 +1,36 @@
-"""The router against the vote rule on whole runs, cross-validated by question."""
+"""The router head to head with the field's rules on whole runs, cross-validated by question."""
 
-import csv
-import io
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pyramid_moa.atomic_files import write_text_atomically
+import numpy as np
+
+from pyramid_moa.atomic_files import remove_leftovers, write_text_atomically
 from pyramid_moa.data_prep.labelled_run import read_labelled_run
-from pyramid_moa.errors import ConfigError
-from pyramid_moa.router_model.policy import OperatingPoint
+from pyramid_moa.errors import ConfigError, DataError
+from pyramid_moa.progress import Progress
+from pyramid_moa.training.baselines.all_rules import chosen_rules
+from pyramid_moa.training.baselines.rule import Rule
+from pyramid_moa.training.baselines.rule_run import Positions, RuleRun, rule_run
+from pyramid_moa.training.benchmark_report import router_line, write_router_report
 from pyramid_moa.training.config import TrainConfig
-from pyramid_moa.training.cross_validation import cross_validated_scores
-from pyramid_moa.training.operating_points import threshold_table
-from pyramid_moa.training.replay import replay
-from pyramid_moa.training.report import check_report_folder, write_report
+from pyramid_moa.training.csv_table import csv_text
+from pyramid_moa.training.head_to_head_cells import CellCache, compute_cell
+from pyramid_moa.training.head_to_head_figures import relative_curve, rule_figures
+from pyramid_moa.training.head_to_head_folds import folds_of
+from pyramid_moa.training.head_to_head_plots import run_curves, write_run_plot, write_suite_plot
+from pyramid_moa.training.head_to_head_pooling import Measured, question_weights
+from pyramid_moa.training.head_to_head_results import Part, RuleResult, rule_result
+from pyramid_moa.training.head_to_head_table import scopes_of, write_tables
+from pyramid_moa.training.report import check_report_folder
 
 __all__ = ["benchmark"]
 
-_COLUMNS = (
-    "run",
-    "n",
-    "ensemble_accuracy",
-    "oracle_accuracy",
-    "agreement_auroc",
-    "failure_auroc",
-    "failure_auroc_minus_agreement",
-    "interval_low",
-    "interval_high",
-    "vote_rule_accuracy",
-    "vote_rule_cost_ratio",
-    "router_accuracy_at_vote_cost",
-    "router_cost_ratio_at_vote_accuracy_in_hindsight",
-    "hindsight_cost_ratio",
-    "ece",
-    "brier",
-)
+_CACHE, _PLOTS = "cache", "plots"
+_VOTE, _ROUTER = "vote", "router"
 
 
 def benchmark(
@@ -45,61 +39,198 @@ def benchmark(
     *,
     config: TrainConfig | None = None,
     folds: int = 5,
+    seeds: int = 3,
     seed: int = 0,
+    rules: Sequence[str] | None = None,
+    resamples: int = 1000,
+    data_sets: Mapping[str, str] | None = None,
     own_grader: str | None = None,
     say: Callable[[str], None] = lambda line: None,
 ) -> list[dict[str, Any]]:
-    """Cross-validate the router on each run and set it beside the vote rule.
+    """Cross-validate every rule on each run and compare it with the vote rule (ABC).
 
-    Leaves a report folder for each run and ``benchmark.csv`` with one row a run.
+    Leaves ``rules.csv`` (a row a rule, for each run, each data set and over all runs),
+    ``differences.csv`` (to the vote, with paired intervals), ``rules.json`` (both, with every
+    interval), plots with their numbers in ``plots``, and of the router a report folder for each run
+    and ``benchmark.csv`` with a row a run. Every cell (run, seed, fold, rule) is kept in ``cache``;
+    a benchmark that was interrupted goes on there.
 
     Args:
         runs: run folders; all their queries are used, whatever their split.
         out: the folder.
         config: how routers are trained; the defaults where it is left out.
         folds: how many.
-        seed: of the division into folds and of the bootstrap.
+        seeds: how many times all is repeated, with other folds.
+        seed: the first; also of the bootstrap.
+        rules: names of those that take part, beside the vote; all where it is None.
+        resamples: of the bootstrap.
+        data_sets: by name of a run the data set it counts to; the manifest's where it is None.
         own_grader: the caller's own ``module:function``, where the runs were graded by it.
-        say: shown one line a run.
+        say: shown one line a run and rule.
 
     Returns:
-        The rows of the table.
+        The rows of ``benchmark.csv``; none where the router takes no part.
 
     Raises:
-        ConfigError: two runs have the same name, which would be one report.
-        RunFolderError: a run is missing, or can't be learned from.
+        ConfigError: two runs have the same name, or a rule's name is unknown.
+        RunFolderError: a run is missing, too small, or lacks costs.
         DataError: a report's place holds something else.
     """
     out = Path(out)
     paths = [Path(run).resolve() for run in runs]
+    chosen = chosen_rules(config or TrainConfig(), rules)
+    _check_numbers(seeds, resamples)
     _check_names(paths, out)
-    rows = []
-    for path in paths:
-        data = read_labelled_run(path, own_grader=own_grader)
-        scores = cross_validated_scores(data, config or TrainConfig(), folds=folds, seed=seed)
-        everything = list(range(len(data.queries)))
-        undecided = OperatingPoint(name="none", threshold=1.0, target="")
-        table = threshold_table(replay(data, everything, scores, undecided), split="all")
-        # No label has a part in this threshold: it only fixes how often the oracle is asked.
-        point = table.at_escalation_rate(
-            table.vote_escalation_rate,
-            name="vote-cost",
-            target="asks the oracle as often as the vote rule (all agree) does",
-        )
-        metrics = write_report(
-            replay(data, everything, scores, point),
-            out / path.name,
-            seed=seed,
-            extra={
-                "data set": data.manifest.dataset,
-                "protocol": f"{folds}-fold cross-validation by question, seed {seed}",
-                "pyramid": f"{', '.join(data.manifest.members)} -> {data.manifest.oracle}",
-            },
-        )
-        rows.append(_row(path.name, metrics))
-        say(_line(rows[-1]))
-    write_text_atomically(out / "benchmark.csv", _csv(rows))
+    loaded = {path.name: rule_run(read_labelled_run(path, own_grader=own_grader)) for path in paths}
+    divisions = {
+        name: {
+            number: folds_of(data.hashes, folds=folds, seed=number, name=name)
+            for number in range(seed, seed + seeds)
+        }
+        for name, data in loaded.items()
+    }
+    out.mkdir(parents=True, exist_ok=True)
+    cache = CellCache(out / _CACHE)
+    remove_leftovers(out / _CACHE)
+    fitted = [
+        (name, data, [rule for rule in chosen if _takes_part(rule, name, data, say)])
+        for name, data in loaded.items()
+    ]
+    results = {}
+    cells = sum(len(own) for _, _, own in fitted) * folds * seeds
+    with Progress("benchmark", total=cells) as progress:
+        for name, data, own in fitted:
+            results[name] = _Crossed(
+                name=name, data=data, folds=folds, divisions=divisions[name], cache=cache
+            ).results(own, progress)
+            data.forget()
+    rows = [
+        _report(name, loaded[name], results[name], out, folds=folds, seed=seed)
+        for name in loaded
+        if _ROUTER in results[name]
+    ]
+    for row in rows:
+        say(router_line(row))
+    if rows:
+        write_text_atomically(out / "benchmark.csv", csv_text(rows))
+    _compare(loaded, results, data_sets or {}, out, seed=seed, resamples=resamples)
     return rows
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Crossed:
+    """A run with its folds."""
+
+    name: str
+    data: RuleRun
+    folds: int
+    divisions: Mapping[int, Positions]
+    cache: CellCache
+
+    def results(self, rules: Sequence[Rule], progress: Progress) -> dict[str, RuleResult]:
+        """Have every cell of the run, rule by rule, the vote first."""
+        parts: dict[str, dict[int, list[Part]]] = {}
+        for rule in rules:
+            parts[rule.name] = {
+                seed: [
+                    self._part(rule, seed, fold, parts.get(_VOTE), progress)
+                    for fold in range(self.folds)
+                ]
+                for seed in self.divisions
+            }
+        return {
+            name: rule_result(self.data, own, is_vote=name == _VOTE) for name, own in parts.items()
+        }
+
+    def _part(
+        self,
+        rule: Rule,
+        seed: int,
+        fold: int,
+        votes: Mapping[int, Sequence[Part]] | None,
+        progress: Progress,
+    ) -> Part:
+        inside = self.divisions[seed] == fold
+        train, test = np.flatnonzero(~inside), np.flatnonzero(inside)
+        path = self.cache.path(rule, self.data, folds=self.folds, fold=fold, seed=seed)
+        cell = self.cache.read(path)
+        if cell is None:
+            cell = compute_cell(rule, self.data, train, test, seed)
+            self.cache.write(path, cell)
+        progress.advance(note=f"{self.name}, seed {seed}, fold {fold + 1}, {rule.name}")
+        vote = votes[seed][fold].cell if votes is not None else cell
+        return Part(train=train, test=test, cell=cell, vote=vote)
+
+
+def _takes_part(rule: Rule, name: str, data: RuleRun, say: Callable[[str], None]) -> bool:
+    reason = rule.absent(data)
+    if reason is not None:
+        say(f"{name}: without {rule.name}: {reason}")
+    return reason is None
+
+
+def _report(
+    name: str,
+    data: RuleRun,
+    results: Mapping[str, RuleResult],
+    out: Path,
+    *,
+    folds: int,
+    seed: int,
+) -> dict[str, Any]:
+    protocol = f"{folds}-fold cross-validation by question, seed {seed}"
+    scores = results[_ROUTER].scores[0]
+    return write_router_report(data, scores, out / name, protocol=protocol, seed=seed)
+
+
+def _compare(
+    loaded: Mapping[str, RuleRun],
+    results: Mapping[str, Mapping[str, RuleResult]],
+    data_sets: Mapping[str, str],
+    out: Path,
+    *,
+    seed: int,
+    resamples: int,
+) -> None:
+    """Write tables and plots of all rules."""
+    hashes = {name: data.hashes for name, data in loaded.items()}
+    weights = question_weights(hashes, seed=seed, resamples=resamples)
+    measured, details = [], {}
+    plots = out / _PLOTS
+    plots.mkdir(exist_ok=True)
+    with Progress("figures and intervals", total=sum(map(len, results.values()))) as progress:
+        for name, data in loaded.items():
+            for rule, result in results[name].items():
+                measured.append(
+                    Measured(
+                        run=name,
+                        rule=rule,
+                        figures=rule_figures(data, result, weights[name]),
+                        relative=relative_curve(result, weights[name]),
+                    )
+                )
+                details[name, rule] = {
+                    "questions": data.n,
+                    "fell_back": result.fell_back,
+                    "seconds": result.seconds,
+                }
+                progress.advance(note=f"{name}, {rule}")
+            manifest = data.run.manifest
+            title = f"{name}: {len(manifest.members)} members, oracle {manifest.oracle}"
+            write_run_plot(run_curves(data, results[name]), title, plots / name)
+    belongs = {
+        name: data_sets.get(name, data.run.manifest.dataset) for name, data in loaded.items()
+    }
+    scopes = scopes_of(measured, belongs)
+    write_tables(scopes, details, out)
+    write_suite_plot(scopes[0].pool, plots)
+
+
+def _check_numbers(seeds: int, resamples: int) -> None:
+    if seeds < 1 or resamples < 0:
+        raise ConfigError(
+            f"expected 1 seed or more and 0 resamples or more, found {seeds} and {resamples}"
+        )
 
 
 def _check_names(paths: Sequence[Path], out: Path) -> None:
@@ -109,53 +240,9 @@ def _check_names(paths: Sequence[Path], out: Path) -> None:
             f"expected runs of different names, one report folder each; found {', '.join(twice)} "
             "more than once; rename a run folder"
         )
+    if own := sorted({_CACHE, _PLOTS, "suite_pareto"} & set(names)):
+        raise ConfigError(f"the benchmark uses the name {own[0]} itself; rename that run folder")
+    if out.exists() and not out.is_dir():
+        raise DataError(f"{out}: expected a folder for the benchmark, found a file")
     for name in names:
         check_report_folder(out / name)
-
-
-def _row(name: str, metrics: dict[str, Any]) -> dict[str, Any]:
-    low, high = metrics["intervals"].get("differences.failure_auroc_minus_agreement_auroc") or (
-        None,
-        None,
-    )
-    router, agreement = metrics["failure_auroc"], metrics["agreement_auroc"]
-    values = (
-        name,
-        metrics["n"],
-        metrics["ensemble"]["accuracy"],
-        metrics["oracle"]["accuracy"],
-        agreement,
-        router,
-        None if router is None or agreement is None else router - agreement,
-        low,
-        high,
-        metrics["vote_rule"]["accuracy"],
-        metrics["vote_rule"]["cost_ratio"],
-        metrics["router_at_vote_cost"]["accuracy"],
-        metrics["router_at_vote_accuracy"]["cost_ratio"],
-        metrics["hindsight"]["cost_ratio"],
-        metrics["ece"],
-        metrics["brier"],
-    )
-    return dict(zip(_COLUMNS, values, strict=True))
-
-
-def _line(row: dict[str, Any]) -> str:
-    def shown(key: str) -> str:
-        value = row[key]
-        return "unknown" if value is None else f"{value:.3f}"
-
-    return (
-        f"{row['run']}: {row['n']} queries, failure AUROC {shown('failure_auroc')} against "
-        f"agreement's {shown('agreement_auroc')} (difference "
-        f"{shown('failure_auroc_minus_agreement')}, 95 % interval {shown('interval_low')} to "
-        f"{shown('interval_high')})"
-    )
-
-
-def _csv(rows: Sequence[dict[str, Any]]) -> str:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=_COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()

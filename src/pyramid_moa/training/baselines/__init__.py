@@ -1,0 +1,1 @@
+"""Decision rules of the field and our own, all behind one small protocol."""
