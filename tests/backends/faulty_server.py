@@ -12,11 +12,12 @@ from typing import Any
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """What a client sent: path, headers by lower-case name, and body."""
+    """What a client sent: path, headers by lower-case name, and body; and from which port."""
 
     path: str
     headers: dict[str, str]
     body: Any
+    client_port: int
 
     @property
     def prompt(self) -> str:
@@ -114,7 +115,8 @@ class Handler(BaseHTTPRequestHandler):
     def reply_to(self, body: Any) -> None:
         seen = self.server.seen
         headers = {name.lower(): value for name, value in self.headers.items()}
-        request = Request(path=self.path, headers=headers, body=body)
+        port = self.client_address[1]
+        request = Request(path=self.path, headers=headers, body=body, client_port=port)
         with seen.lock:
             seen.requests.append(request)
             seen.under_way += 1

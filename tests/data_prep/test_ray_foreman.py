@@ -68,6 +68,20 @@ def test_what_a_dead_worker_set_aside_is_free_when_it_has_been_silent_for_long()
     assert foreman.reserve(0, 0.1) == "wait"
 
 
+def test_what_rounding_leaves_of_paid_answers_is_no_money_under_way():
+    foreman = Foreman(most_usd=1.5, spent_usd=0.0)
+    foreman.begin(0)
+    foreman.begin(1)
+    assert foreman.reserve(0, 0.5) == "granted"
+    amounts = (0.1, 0.2, 0.3)
+    assert [foreman.reserve(1, usd) for usd in amounts] == ["granted"] * 3
+    for usd in amounts:
+        foreman.settle(1, usd, usd)
+    assert sum(amounts) - 0.1 - 0.2 - 0.3 > 0
+    # All its answers are paid: refused, it would end the run although the other's may make room.
+    assert foreman.reserve(1, 0.6) == "wait"
+
+
 def test_the_first_error_counts_and_ends_the_turn():
     foreman = Foreman(most_usd=1.0, spent_usd=0.0)
     foreman.begin(0)

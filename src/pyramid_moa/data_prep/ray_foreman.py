@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Self, cast
 
 from pyramid_moa.data_prep.budget import Budget
@@ -44,7 +44,8 @@ class _Task:
     done: int = 0
     failed: int = 0
     spent_usd: float = 0.0
-    set_aside_usd: float = 0.0
+    # For each answer under way. Not their sum: what rounding leaves of one would look like money.
+    set_aside_usd: list[float] = field(default_factory=list)
 
 
 class Foreman:
@@ -94,7 +95,7 @@ class Foreman:
             if other.heard < self._clock() - SILENT_S:
                 self._free(other)
         if self._budget.reserve(usd):
-            own.set_aside_usd += usd
+            own.set_aside_usd.append(usd)
             return "granted"
         # Whoever has answers under way has to take them before it may wait, or all would wait for
         # each other.
@@ -105,10 +106,11 @@ class Foreman:
         """Put what an answer has cost in the place of what was set aside; what is spent now."""
         own = self._tasks[task]
         own.heard = self._clock()
-        # Less where the task was thought dead.
-        freed = min(reserved_usd, own.set_aside_usd)
-        own.set_aside_usd -= freed
-        self._budget.settle(freed, cost_usd)
+        if reserved_usd in own.set_aside_usd:
+            own.set_aside_usd.remove(reserved_usd)
+        else:
+            reserved_usd = 0.0  # the task was thought dead, and it is free already
+        self._budget.settle(reserved_usd, cost_usd)
         return self._budget.spent_usd
 
     def report(self, task: int, *, done: int, failed: int, spent_usd: float) -> bool:
@@ -144,8 +146,8 @@ class Foreman:
         )
 
     def _free(self, task: _Task) -> None:
-        self._budget.settle(task.set_aside_usd, 0.0)
-        task.set_aside_usd = 0.0
+        self._budget.settle(sum(task.set_aside_usd), 0.0)
+        task.set_aside_usd.clear()
 
 
 class RemoteForeman(Foreman):

@@ -220,8 +220,12 @@ class _SharedBudget(Budget):
         while True:
             answer = self._report.foreman.reserve(self._report.task, usd)
             if answer != "wait" or self._report.halted():
-                return answer == "granted"
+                break
             time.sleep(_ASK_FOR_MONEY_EVERY_S)
+        if answer != "granted":
+            # Others have spent since this worker's last answer, and the refusal says how much.
+            self._spent = self._report.foreman.state().spent_usd
+        return answer == "granted"
 
     def settle(self, reserved_usd: float, cost_usd: float) -> None:
         self._spent = self._report.foreman.settle(self._report.task, reserved_usd, cost_usd)
