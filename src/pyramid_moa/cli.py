@@ -147,6 +147,9 @@ def _benchmark_options(parser: ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder for tables and plots")
     parser.add_argument("--config", type=Path, default=None, help="YAML of the training")
     _add_grader(parser)
+    parser.add_argument(
+        "--pool", type=Path, nargs="+", default=[], help="runs of many models to start from"
+    )
     parser.add_argument("--folds", type=int, default=5, help="of the cross-validation")
     parser.add_argument("--seeds", type=int, default=3, help="times it is repeated, other folds")
     parser.add_argument(
@@ -314,6 +317,7 @@ def _benchmark(options: Namespace) -> None:
         options.run,
         options.out,
         config=config,
+        pools=options.pool,
         folds=options.folds,
         seeds=options.seeds,
         seed=options.seed,

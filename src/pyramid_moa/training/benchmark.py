@@ -13,14 +13,20 @@ from pyramid_moa.data_prep.labelled_run import read_labelled_run
 from pyramid_moa.errors import ConfigError, DataError
 from pyramid_moa.progress import Progress
 from pyramid_moa.training.baselines.all_rules import chosen_rules
+from pyramid_moa.training.baselines.ours import Pool
 from pyramid_moa.training.baselines.rule import Rule
-from pyramid_moa.training.baselines.rule_run import Positions, RuleRun, rule_run
+from pyramid_moa.training.baselines.rule_run import (
+    Positions,
+    RuleRun,
+    content_hash,
+    rule_run,
+)
 from pyramid_moa.training.benchmark_report import router_line, write_router_report
 from pyramid_moa.training.config import TrainConfig
 from pyramid_moa.training.csv_table import csv_text
 from pyramid_moa.training.head_to_head_cells import CellCache, compute_cell
 from pyramid_moa.training.head_to_head_figures import relative_curve, rule_figures
-from pyramid_moa.training.head_to_head_folds import folds_of
+from pyramid_moa.training.head_to_head_folds import fold_of, folds_of
 from pyramid_moa.training.head_to_head_plots import run_curves, write_run_plot, write_suite_plot
 from pyramid_moa.training.head_to_head_pooling import Measured, question_weights
 from pyramid_moa.training.head_to_head_results import Part, RuleResult, rule_result
@@ -38,6 +44,7 @@ def benchmark(
     out: str | Path,
     *,
     config: TrainConfig | None = None,
+    pools: Sequence[str | Path] = (),
     folds: int = 5,
     seeds: int = 3,
     seed: int = 0,
@@ -59,6 +66,9 @@ def benchmark(
         runs: run folders; all their queries are used, whatever their split.
         out: the folder.
         config: how routers are trained; the defaults where it is left out.
+        pools: run folders of many models' answers; of the first with a run's grader another
+            router takes part, ``router-from-pool``, which starts from what a router of all its
+            models has learned on the questions of the training folds.
         folds: how many.
         seeds: how many times all is repeated, with other folds.
         seed: the first; also of the bootstrap.
@@ -78,7 +88,8 @@ def benchmark(
     """
     out = Path(out)
     paths = [Path(run).resolve() for run in runs]
-    chosen = chosen_rules(config or TrainConfig(), rules)
+    opened = [_pool(Path(pool), own_grader) for pool in pools]
+    chosen = chosen_rules(config or TrainConfig(), rules, pools=opened)
     _check_numbers(seeds, resamples)
     _check_names(paths, out)
     loaded = {path.name: rule_run(read_labelled_run(path, own_grader=own_grader)) for path in paths}
@@ -115,6 +126,11 @@ def benchmark(
         write_text_atomically(out / "benchmark.csv", csv_text(rows))
     _compare(loaded, results, data_sets or {}, out, seed=seed, resamples=resamples)
     return rows
+
+
+def _pool(path: Path, own_grader: str | None) -> Pool:
+    run = read_labelled_run(path, own_grader=own_grader)
+    return Pool(run, content_hash=content_hash(run))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -155,7 +171,14 @@ class _Crossed:
         path = self.cache.path(rule, self.data, folds=self.folds, fold=fold, seed=seed)
         cell = self.cache.read(path)
         if cell is None:
-            cell = compute_cell(rule, self.data, train, test, seed)
+            cell = compute_cell(
+                rule,
+                self.data,
+                train,
+                test,
+                seed,
+                lambda text: fold_of(text, folds=self.folds, seed=seed) == fold,
+            )
             self.cache.write(path, cell)
         progress.advance(note=f"{self.name}, seed {seed}, fold {fold + 1}, {rule.name}")
         vote = votes[seed][fold].cell if votes is not None else cell

@@ -48,7 +48,16 @@ def write_router_report(
         The run's row of benchmark.csv.
     """
     run = data.run
-    own = [Scores(p_ensemble_fails=p, p_oracle_right=None) for p in scores.p_fail.tolist()]
+    columns = (scores.p_own_fails.tolist(), scores.p_fail.tolist(), scores.own.tolist())
+    own = [
+        Scores(
+            p_ensemble_fails=p_own,
+            p_oracle_right=None,
+            p_vote_fails=p_vote,
+            choice=column if column < data.members else None,
+        )
+        for p_own, p_vote, column in zip(*columns, strict=True)
+    ]
     everything = list(range(data.n))
     undecided = OperatingPoint(name="none", threshold=1.0, target="")
     table = threshold_table(replay(run, everything, own, undecided), split="all")
@@ -87,11 +96,14 @@ def router_line(row: dict[str, Any]) -> str:
 
 
 def _row(name: str, metrics: dict[str, Any]) -> dict[str, Any]:
-    low, high = metrics["intervals"].get("differences.failure_auroc_minus_agreement_auroc") or (
+    low, high = metrics["intervals"].get(
+        "differences.vote_failure_auroc_minus_agreement_auroc"
+    ) or (
         None,
         None,
     )
-    router, agreement = metrics["failure_auroc"], metrics["agreement_auroc"]
+    # Of the same answers: the majority's.
+    router, agreement = metrics["vote_failure_auroc"], metrics["agreement_auroc"]
     values = (
         name,
         metrics["n"],

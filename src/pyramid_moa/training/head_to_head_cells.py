@@ -17,14 +17,14 @@ import numpy as np
 from pyramid_moa import __version__
 from pyramid_moa.atomic_files import written_aside
 from pyramid_moa.training import baselines
-from pyramid_moa.training.baselines.rule import Choices, Rule
+from pyramid_moa.training.baselines.rule import Choices, HeldOut, Rule
 from pyramid_moa.training.baselines.rule_run import Positions, RuleRun
 from pyramid_moa.training.baselines.source_hash import source_hash
 from pyramid_moa.training.outcomes import BoolArray, FloatArray
 
 __all__ = ["Cell", "CellCache", "compute_cell"]
 
-_FORMAT = 1
+_FORMAT = 2
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -40,6 +40,8 @@ class Cell:
         train_cost: mean on them, USD, float [K].
         p_fail: failure score of the ensemble's answer, float [n]; empty where there is none.
         own_fails: whether that answer is wrong, bool [n]; likewise.
+        own: column of the answer that the rule gives without the oracle, int [n]; likewise.
+        p_own_fails: failure score of that answer, float [n]; likewise.
         is_probability: whether ``p_fail`` is meant as a probability, bool [].
         fell_back: whether there was nothing to learn, bool [].
         seconds: that fitting and deciding took, float [].
@@ -53,12 +55,21 @@ class Cell:
     train_cost: FloatArray
     p_fail: FloatArray
     own_fails: BoolArray
+    own: Positions
+    p_own_fails: FloatArray
     is_probability: BoolArray
     fell_back: BoolArray
     seconds: FloatArray
 
 
-def compute_cell(rule: Rule, data: RuleRun, train: Positions, test: Positions, seed: int) -> Cell:
+def compute_cell(
+    rule: Rule,
+    data: RuleRun,
+    train: Positions,
+    test: Positions,
+    seed: int,
+    held_out: HeldOut | None = None,
+) -> Cell:
     """Fit a rule on the training queries and let it decide the test queries.
 
     Args:
@@ -67,15 +78,21 @@ def compute_cell(rule: Rule, data: RuleRun, train: Positions, test: Positions, s
         train: positions whose labels it may read.
         test: positions that it decides.
         seed: of all that it draws.
+        held_out: whether a question, by its hash, is kept from the fit in whatever run it stands;
+            those of the test queries where it is None.
     """
     started = time.perf_counter()
-    fitted = rule.fit(data, train, seed)
+    tested = {data.hashes[position] for position in test}
+    fitted = rule.fit(data, train, seed, held_out or tested.__contains__)
     choices = fitted.decide(data, test)
     seconds = time.perf_counter() - started
     correct, cost = _outcome(data, test, choices)
     train_correct, train_cost = _outcome(data, train, fitted.train)
     scores = choices.failure
     answers = np.zeros(0, dtype=np.int64) if scores is None else scores.answer
+    p_fail = np.zeros(0) if scores is None else np.asarray(scores.values, dtype=np.float64)
+    own = None if scores is None else scores.own
+    own_values = None if scores is None else scores.own_values
     return Cell(
         dial=np.asarray(fitted.dial, dtype=np.float64),
         correct=correct,
@@ -83,7 +100,9 @@ def compute_cell(rule: Rule, data: RuleRun, train: Positions, test: Positions, s
         escalated=choices.called[..., data.oracle],
         train_accuracy=train_correct.mean(axis=1),
         train_cost=train_cost.mean(axis=1),
-        p_fail=np.zeros(0) if scores is None else np.asarray(scores.values, dtype=np.float64),
+        p_fail=p_fail,
+        own=answers if own is None else own,
+        p_own_fails=p_fail if own_values is None else np.asarray(own_values, dtype=np.float64),
         own_fails=~data.correct[test[: len(answers)], answers],
         is_probability=np.array(scores is not None and scores.is_probability),
         fell_back=np.array(fitted.fell_back),

@@ -56,11 +56,15 @@ class SeedScores:
     Attributes:
         p_fail: float [n].
         own_fails: bool [n].
+        own: column of the answer that is given without the oracle, int [n].
+        p_own_fails: that it is wrong, float [n].
         fold: in which each query was tested, int [n].
     """
 
     p_fail: FloatArray
     own_fails: BoolArray
+    own: Positions
+    p_own_fails: FloatArray
     fold: Positions
 
 
@@ -155,8 +159,10 @@ def _weights(data: RuleRun, part: Part, *, is_vote: bool) -> FloatArray:
 
 def _scores(data: RuleRun, parts: Sequence[Part]) -> SeedScores:
     p_fail, fails = np.empty(data.n), np.empty(data.n, dtype=bool)
+    own, p_own = np.empty(data.n, dtype=np.int64), np.empty(data.n)
     fold = np.empty(data.n, dtype=np.int64)
     for number, part in enumerate(parts):
         p_fail[part.test], fails[part.test] = part.cell.p_fail, part.cell.own_fails
+        own[part.test], p_own[part.test] = part.cell.own, part.cell.p_own_fails
         fold[part.test] = number
-    return SeedScores(p_fail=p_fail, own_fails=fails, fold=fold)
+    return SeedScores(p_fail=p_fail, own_fails=fails, own=own, p_own_fails=p_own, fold=fold)

@@ -12,7 +12,7 @@ from pyramid_moa.training.baselines.fixed_rules import (
     VoteRule,
 )
 from pyramid_moa.training.baselines.hidden_probe import HiddenProbeRule
-from pyramid_moa.training.baselines.ours import OurRule
+from pyramid_moa.training.baselines.ours import OurRule, Pool
 from pyramid_moa.training.baselines.query_only import QueryOnlyRule
 from pyramid_moa.training.baselines.rule import Rule
 from pyramid_moa.training.baselines.scorer import ScorerRule
@@ -22,15 +22,17 @@ from pyramid_moa.training.config import TrainConfig
 __all__ = ["all_rules", "chosen_rules"]
 
 
-def all_rules(config: TrainConfig) -> list[Rule]:
+def all_rules(config: TrainConfig, pools: Sequence[Pool] = ()) -> list[Rule]:
     """Every rule, the vote first.
 
     Args:
         config: how our router is trained.
+        pools: what another one starts from.
     """
     return [
         VoteRule(),
         OurRule(config=config),
+        *([OurRule(config=config, pools=pools, name="router-from-pool")] if pools else []),
         CascadeRoutingRule(),
         QueryOnlyRule(),
         ScorerRule(),
@@ -43,17 +45,20 @@ def all_rules(config: TrainConfig) -> list[Rule]:
     ]
 
 
-def chosen_rules(config: TrainConfig, names: Sequence[str] | None) -> list[Rule]:
+def chosen_rules(
+    config: TrainConfig, names: Sequence[str] | None, *, pools: Sequence[Pool] = ()
+) -> list[Rule]:
     """Some rules, and the vote, with which all are compared.
 
     Args:
         config: how our router is trained.
         names: which; all where it is None.
+        pools: what another router of ours starts from.
 
     Raises:
         ConfigError: there is no rule of a name.
     """
-    rules = all_rules(config)
+    rules = all_rules(config, pools)
     known = [rule.name for rule in rules]
     if names is None:
         return rules

@@ -15,7 +15,7 @@ import numpy as np
 
 from pyramid_moa.training.baselines.dial import SETTINGS
 from pyramid_moa.training.baselines.inner_folds import InnerFold, inner_folds
-from pyramid_moa.training.baselines.rule import Choices, FailureScores, FittedRule
+from pyramid_moa.training.baselines.rule import Choices, FailureScores, FittedRule, HeldOut
 from pyramid_moa.training.baselines.rule_run import Positions, RuleRun
 from pyramid_moa.training.baselines.state_values import (
     StateValues,
@@ -59,7 +59,7 @@ class CascadeRoutingRule:
             return f"{data.members} members have too many sets to go through"
         return None
 
-    def fit(self, data: RuleRun, train: Positions, seed: int) -> FittedRule:
+    def fit(self, data: RuleRun, train: Positions, seed: int, held_out: HeldOut) -> FittedRule:
         """Choose the penalty and fit all sets."""
         lambdas = _lambdas()
         folds = inner_folds(data, train, seed)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from pyramid_moa.training.baselines.dial import escalate, share_dial
-from pyramid_moa.training.baselines.rule import Choices, FailureScores, FittedRule
+from pyramid_moa.training.baselines.rule import Choices, FailureScores, FittedRule, HeldOut
 from pyramid_moa.training.baselines.rule_run import Positions, RuleRun
 from pyramid_moa.training.outcomes import FloatArray
 
@@ -62,7 +62,7 @@ class VoteRule(_FixedRule):
 
     name = "vote"
 
-    def fit(self, data: RuleRun, train: Positions, seed: int) -> FittedRule:
+    def fit(self, data: RuleRun, train: Positions, seed: int, held_out: HeldOut) -> FittedRule:
         """Lay out every theta."""
         shares = np.arange(2, data.members + 1) / data.members
         dial = np.concatenate([[0.0], shares[:-1], [ALL_AGREE, 2.0]])
@@ -86,7 +86,7 @@ class MembersOnly(_FixedRule):
 
     name = "members-only"
 
-    def fit(self, data: RuleRun, train: Positions, seed: int) -> FittedRule:
+    def fit(self, data: RuleRun, train: Positions, seed: int, held_out: HeldOut) -> FittedRule:
         """One setting."""
         return _fixed(data, train, np.zeros(1), _constant(asked=False))
 
@@ -96,7 +96,7 @@ class OracleOnly(_FixedRule):
 
     name = "oracle-only"
 
-    def fit(self, data: RuleRun, train: Positions, seed: int) -> FittedRule:
+    def fit(self, data: RuleRun, train: Positions, seed: int, held_out: HeldOut) -> FittedRule:
         """One setting."""
         return _fixed(data, train, np.ones(1), _constant(asked=True))
 
@@ -113,7 +113,7 @@ class RandomRule(_FixedRule):
 
     name = "random"
 
-    def fit(self, data: RuleRun, train: Positions, seed: int) -> FittedRule:
+    def fit(self, data: RuleRun, train: Positions, seed: int, held_out: HeldOut) -> FittedRule:
         """The dial is the share that is escalated."""
         dial = share_dial()
 
@@ -133,7 +133,7 @@ class HindsightRule(_FixedRule):
 
     name = "hindsight"
 
-    def fit(self, data: RuleRun, train: Positions, seed: int) -> FittedRule:
+    def fit(self, data: RuleRun, train: Positions, seed: int, held_out: HeldOut) -> FittedRule:
         """The dial is a share of what can be won."""
         dial = share_dial()
 

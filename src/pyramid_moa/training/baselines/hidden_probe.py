@@ -14,7 +14,7 @@ from pyramid_moa.training.baselines.predicted_failure import (
     FailureRule,
     vote_scores_of,
 )
-from pyramid_moa.training.baselines.rule import FittedRule
+from pyramid_moa.training.baselines.rule import FittedRule, HeldOut
 from pyramid_moa.training.baselines.rule_run import Positions, RuleRun
 from pyramid_moa.training.baselines.trunk import train_trunks
 from pyramid_moa.training.outcomes import FloatArray
@@ -52,7 +52,7 @@ class HiddenProbeRule:
         """It needs a hidden state of every member."""
         return None if data.run.hidden_keys else "there are no hidden states of all members"
 
-    def fit(self, data: RuleRun, train: Positions, seed: int) -> FittedRule:
+    def fit(self, data: RuleRun, train: Positions, seed: int, held_out: HeldOut) -> FittedRule:
         """Fit one probe a hidden state and keep the best."""
         fits = [self._fit(data, train, key, seed) for key in data.run.hidden_keys]
         _, rule = min(fits, key=lambda fit: fit[0])

@@ -21,12 +21,15 @@ class EnsembleScores:
     Attributes:
         p_fail: probability that the answer is wrong, float [n].
         answer: column of the answer that the ensemble gives, as in `RuleRun.correct`, int [n].
+        p_vote_fails: probability that the majority's answer is wrong, where that may be another
+            one; rules are compared by it, float [n].
         urgency: those with the most go to the oracle first, float [n]; ``p_fail`` where it is None.
     """
 
     p_fail: FloatArray
     answer: NDArray[np.int64]
     urgency: FloatArray | None = None
+    p_vote_fails: FloatArray | None = None
 
     @property
     def priority(self) -> FloatArray:
@@ -94,6 +97,15 @@ class FailureRule:
 
 
 def _choices(data: RuleRun, scores: EnsembleScores, thresholds: FloatArray) -> Choices:
-    failure = FailureScores(values=scores.p_fail, answer=scores.answer, is_probability=True)
+    if scores.p_vote_fails is None:
+        failure = FailureScores(values=scores.p_fail, answer=scores.answer, is_probability=True)
+    else:
+        failure = FailureScores(
+            values=scores.p_vote_fails,
+            answer=np.full_like(scores.answer, data.vote),
+            is_probability=True,
+            own=scores.answer,
+            own_values=scores.p_fail,
+        )
     asked = scores.priority > thresholds[:, None]
     return escalate(data, asked, own=scores.answer, failure=failure)

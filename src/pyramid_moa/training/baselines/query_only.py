@@ -8,7 +8,7 @@ import numpy as np
 from pyramid_moa.training.baselines.dial import escalate, quantile_thresholds, share_dial
 from pyramid_moa.training.baselines.inner_folds import inner_folds
 from pyramid_moa.training.baselines.logistic import TunedLogistic, tuned_logistic
-from pyramid_moa.training.baselines.rule import Choices, FailureScores, FittedRule
+from pyramid_moa.training.baselines.rule import Choices, FailureScores, FittedRule, HeldOut
 from pyramid_moa.training.baselines.rule_run import Positions, RuleRun
 from pyramid_moa.training.baselines.text_design import TextDesign
 from pyramid_moa.training.baselines.text_features import question_counts, question_numbers
@@ -42,7 +42,7 @@ class QueryOnlyRule:
         """It can always be had."""
         return None
 
-    def fit(self, data: RuleRun, train: Positions, seed: int) -> FittedRule:
+    def fit(self, data: RuleRun, train: Positions, seed: int, held_out: HeldOut) -> FittedRule:
         """Fit the embedding and the regression."""
         correct = data.correct[train]
         wins = correct[:, data.oracle] & ~correct[:, data.vote]

@@ -1,5 +1,6 @@
 """What a decision rule is: fitted on some queries, it decides others at every dial setting."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -9,7 +10,9 @@ from numpy.typing import NDArray
 from pyramid_moa.training.baselines.rule_run import Positions, RuleRun
 from pyramid_moa.training.outcomes import BoolArray, FloatArray
 
-__all__ = ["Choices", "FailureScores", "FittedRule", "Rule"]
+__all__ = ["Choices", "FailureScores", "FittedRule", "HeldOut", "Rule"]
+
+HeldOut = Callable[[str], bool]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -20,11 +23,16 @@ class FailureScores:
         values: larger where failure is likelier, float [n].
         answer: column of the answer that is scored, as in `RuleRun.correct`, int [n].
         is_probability: whether the values are meant as probabilities.
+        own: column of the answer that the rule gives without the oracle, where it may be another
+            one, int [n].
+        own_values: that this one is wrong, float [n].
     """
 
     values: FloatArray
     answer: NDArray[np.int64]
     is_probability: bool
+    own: NDArray[np.int64] | None = None
+    own_values: FloatArray | None = None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -85,12 +93,14 @@ class Rule(Protocol):
         """Why it can't be fitted on a run, or None where it can."""
         ...
 
-    def fit(self, data: RuleRun, train: Positions, seed: int) -> FittedRule:
+    def fit(self, data: RuleRun, train: Positions, seed: int, held_out: HeldOut) -> FittedRule:
         """Fit it.
 
         Args:
             data: the run.
             train: positions of the queries whose labels may be read.
             seed: of all that is drawn.
+            held_out: whether a question, by its hash, is kept from this fit, in whatever run it
+                stands.
         """
         ...

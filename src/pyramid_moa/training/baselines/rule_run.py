@@ -16,7 +16,7 @@ from pyramid_moa.records import Generation, question_hash
 from pyramid_moa.router_model.hidden_rows import float_rows, spans
 from pyramid_moa.training.outcomes import BoolArray, FloatArray
 
-__all__ = ["Positions", "RuleRun", "rule_run"]
+__all__ = ["Positions", "RuleRun", "content_hash", "rule_run"]
 
 Positions = NDArray[np.int64]
 """Numbers of queries of a run."""
@@ -99,14 +99,15 @@ class RuleRun:
 
     def content_hash(self) -> str:
         """SHA-256 over everything that a rule can read of this run."""
+        return self.remember("content hash", lambda: content_hash(self.run))
 
-        def compute() -> str:
-            digest = hashlib.sha256()
-            for part in _content(self.run):
-                digest.update(part)
-            return digest.hexdigest()
 
-        return self.remember("content hash", compute)
+def content_hash(run: LabelledRun) -> str:
+    """SHA-256 over everything that a rule can read of a run."""
+    digest = hashlib.sha256()
+    for part in _content(run):
+        digest.update(part)
+    return digest.hexdigest()
 
 
 def rule_run(run: LabelledRun) -> RuleRun:

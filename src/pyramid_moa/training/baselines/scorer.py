@@ -8,7 +8,7 @@ import numpy as np
 from pyramid_moa.training.baselines.dial import share_dial
 from pyramid_moa.training.baselines.inner_folds import InnerFold, inner_folds
 from pyramid_moa.training.baselines.logistic import TunedLogistic, tuned_logistic
-from pyramid_moa.training.baselines.rule import Choices, FittedRule
+from pyramid_moa.training.baselines.rule import Choices, FittedRule, HeldOut
 from pyramid_moa.training.baselines.rule_run import Positions, RuleRun
 from pyramid_moa.training.baselines.stages import Cascade, follow, search_cascades
 from pyramid_moa.training.baselines.text_design import TextDesign
@@ -51,7 +51,7 @@ class ScorerRule:
         """It can always be had."""
         return None
 
-    def fit(self, data: RuleRun, train: Positions, seed: int) -> FittedRule:
+    def fit(self, data: RuleRun, train: Positions, seed: int, held_out: HeldOut) -> FittedRule:
         """Fit scorer and cascades."""
         members, n = data.members, len(train)
         design = TextDesign(*_pairs(data, train), directions=self.directions, seed=seed)

@@ -8,7 +8,7 @@ import numpy as np
 from pyramid_moa.training.baselines.dial import share_dial
 from pyramid_moa.training.baselines.inner_folds import inner_folds
 from pyramid_moa.training.baselines.logistic import TunedLogistic, tuned_logistic
-from pyramid_moa.training.baselines.rule import Choices, FittedRule
+from pyramid_moa.training.baselines.rule import Choices, FittedRule, HeldOut
 from pyramid_moa.training.baselines.rule_run import Positions, RuleRun
 from pyramid_moa.training.baselines.stages import Cascade, follow, search_cascades
 from pyramid_moa.training.outcomes import FloatArray
@@ -37,7 +37,7 @@ class SelfCheckRule:
             return "not every answer has a recorded confidence"
         return None
 
-    def fit(self, data: RuleRun, train: Positions, seed: int) -> FittedRule:
+    def fit(self, data: RuleRun, train: Positions, seed: int, held_out: HeldOut) -> FittedRule:
         """Fit the curves and the cascades."""
         folds = inner_folds(data, train, seed)
         models = [
