@@ -82,6 +82,9 @@ def test_area_is_the_mean_accuracy_over_budgets():
     # Half of the budgets lie beyond the last point.
     area = area_between(row(0.0, 1.0), row(0.5, 0.9), np.array([0.0]), np.array([2.0]))
     assert area == pytest.approx([0.8])
+    # It begins a quarter of the way late.
+    late = area_between(row(0.5, 1.0), row(0.5, 0.9), np.array([0.25]), np.array([1.25]))
+    assert late == pytest.approx([0.25 * 0.5 + 0.5 * 0.7 + 0.25 * 0.9])
 
 
 def test_aiq():

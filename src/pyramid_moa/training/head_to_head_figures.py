@@ -119,11 +119,13 @@ def rule_figures(data: RuleRun, result: RuleResult, weights: FloatArray) -> dict
         "accuracy_at_abc_cost": accuracy[:, AT_ABC_COST],
         "cost_at_abc_cost": cost[:, AT_ABC_COST] / abc_cost,
         "aiq": average_improvement(settings_cost, settings_accuracy, float(1.0 + members_cost[0])),
-        "area": area_between(*curve, members_cost, 1.0 + members_cost),
         "headroom_captured": (accuracy[:, MOST_ACCURATE] - best_single) / room,
         "most_accurate": accuracy[:, MOST_ACCURATE],
     }
-    if len(result.correct) > 1:
+    if len(result.correct) > 1:  # a rule of one setting has no curve
+        # Every such rule can spend the members' cost, or hardly more: the vote asks the oracle
+        # where nobody answered.
+        figures["area"] = area_between(*curve, members_cost, 1.0 + members_cost)
         share = weights @ result.escalated.T / total[:, None]
         figures["apgr"], calls = gap_recovered(share, settings_accuracy, weak, strong)
         figures |= {f"cpt_{100 * part:.0f}": values for part, values in calls.items()}
