@@ -504,13 +504,21 @@ def make_router_for_embedded(checkpoint, out, models):
     from pyramid_moa.router_model.router import Router
 
     pyramid = load_pyramid("embedded")
-    spec = FeatureSpec(members=tuple(pyramid.member_names), groups=("agreement", "confidence"))
+    spec = FeatureSpec(groups=("agreement", "confidence"))
     sizes = [
         json.loads((models / name / "config.json").read_text())["hidden_size"]
         for name in pyramid.member_names
     ]
     shape = NetworkShape(
-        features=len(spec.names), hidden_sizes=tuple(sizes), components=2, units=2, seeds=1
+        answer_features=len(spec.answer_names),
+        relation_features=len(spec.relation_names),
+        question_features=len(spec.question_names),
+        members=len(sizes),
+        hidden_sizes=tuple(sizes),
+        components=2,
+        code=2,
+        units=2,
+        seeds=1,
     )
     network = RouterNetwork(shape)
     network.reset(torch.Generator().manual_seed(0))

@@ -12,7 +12,9 @@ from hub_server import hub_server
 
 from pyramid_moa.errors import CheckpointError, MissingExtraError
 from pyramid_moa.inference.export_folder import export_folder
+from pyramid_moa.router_model.network import HEADS
 from pyramid_moa.router_model.router import Router
+from pyramid_moa.router_model.vote_figures import same_answers
 
 FILES = ["README.md", "router.json", "router.safetensors"]
 
@@ -68,24 +70,37 @@ def test_onnxruntime_gives_the_same_scores(onnx_models, trained, trained_on_hidd
     router = Router.load(trained if name == "plain" else trained_on_hidden)
     rng = np.random.default_rng(rows)
     shape = router.network.shape
+    members = shape.members
+
+    def scattered(kind, *size):
+        mean, scale = (
+            router.network.get_buffer(f"{kind}_{name}").numpy() for name in ("mean", "scale")
+        )
+        return (mean + 4 * scale * rng.normal(size=(rows, *size, len(mean)))).astype(np.float32)
+
+    clusters = torch.from_numpy(rng.integers(-2, members, (rows, members)))
     feed = {
-        "features": (
-            router.network.feature_mean.numpy()
-            + 4 * router.network.feature_scale.numpy() * rng.normal(size=(rows, shape.features))
-        ).astype(np.float32)
+        "answers": scattered("answer", members),
+        "relations": scattered("relation", members, members),
+        "clusters": same_answers(clusters).numpy(),
+        "question": scattered("question"),
     }
-    feed["features"][rng.random(feed["features"].shape) < 0.2] = np.nan
+    for name_of in ("answers", "relations"):
+        feed[name_of][rng.random(feed[name_of].shape) < 0.2] = np.nan
     for index, size in enumerate(shape.hidden_sizes):
         feed[f"hidden_{index}"] = rng.normal(size=(rows, size)).astype(np.float32) * 3
         feed[f"hidden_{index}"][::3] = 0.0
     session = onnxruntime.InferenceSession(onnx_models / f"{name}.onnx")
     assert [item.name for item in session.get_inputs()] == list(feed)
-    (found,) = session.run(["probabilities"], feed)
+    found, found_right = session.run(["probabilities", "answers_right"], feed)
     with torch.inference_mode():
-        expected = router.network(*(torch.from_numpy(value) for value in feed.values())).numpy()
-    assert found.shape == (rows, 2)
+        tensors = [torch.from_numpy(value) for value in feed.values()]
+        expected, right = (values.numpy() for values in router.network(*tensors))
+    assert found.shape == (rows, len(HEADS))
+    assert found_right.shape == (rows, members)
     assert np.abs(found - expected).max() <= 1e-5
-    assert expected.std() > 0.01 or rows == 1
+    assert np.abs(found_right - right).max() <= 1e-5
+    assert (expected.std(axis=0) > 1e-3).all() or rows == 1
     known = session.get_modelmeta().custom_metadata_map
     assert json.loads(known["feature_names"]) == router.card.feature_names
     assert json.loads(known["members"]) == router.card.member_names

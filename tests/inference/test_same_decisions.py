@@ -19,9 +19,11 @@ def captured(monkeypatch):
     rows = []
     score = Router.score_evidence
 
-    def remember(self, evidence, hidden):
-        scores = score(self, evidence, hidden)
-        rows.append((evidence.values.tobytes(), [v.tobytes() for v in hidden], scores))
+    def remember(self, evidence, members, hidden):
+        scores = score(self, evidence, members, hidden)
+        parts = (evidence.answers, evidence.relations, evidence.clusters, evidence.question)
+        seen = [part.tobytes() for part in parts]
+        rows.append(((seen, list(members)), [v.tobytes() for v in hidden], scores))
         return scores
 
     monkeypatch.setattr(Router, "score_evidence", remember)

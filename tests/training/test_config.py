@@ -25,10 +25,13 @@ def test_what_is_left_out_is_the_default(tmp_path):
 def test_every_problem_is_named_at_once():
     with pytest.raises(ConfigError) as caught:
         TrainConfig(
-            network=NetworkConfig(units=0, seeds=0, components=0, dropout=1.0),
+            network=NetworkConfig(code=0, units=0, seeds=0, components=0, dropout=1.0),
             optimiser=OptimiserConfig(
                 learning_rate=0.0,
                 weight_decay=-1.0,
+                init_learning_rate=0.0,
+                averaging=1.0,
+                epoch_batches=0,
                 batch_size=0,
                 max_epochs=0,
                 patience=0,
@@ -38,6 +41,8 @@ def test_every_problem_is_named_at_once():
         )
     message = str(caught.value)
     for name in ("units", "seeds", "components", "dropout", "learning_rate", "weight_decay"):
+        assert name in message
+    for name in ("network.code", "init_learning_rate", "averaging", "epoch_batches"):
         assert name in message
     for name in ("batch_size", "max_epochs", "patience", "oracle_weight", "agreement among"):
         assert name in message

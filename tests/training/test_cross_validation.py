@@ -9,7 +9,7 @@ from sklearn.metrics import roc_auc_score
 from pyramid_moa.data_prep.labelled_run import read_labelled_run
 from pyramid_moa.errors import RunFolderError
 from pyramid_moa.training.cross_validation import cross_validated_scores, question_folds
-from synthetic import quick_config
+from synthetic import MEMBERS, quick_config
 
 
 @pytest.fixture(scope="module")
@@ -70,10 +70,17 @@ def test_scores_are_of_networks_that_have_not_seen_the_query(run, monkeypatch):
     )
     own = set(folds[1].test)
     labels = [
-        replace(label, vote_correct=not label.vote_correct) if i in own else label
+        replace(label, oracle_correct=not label.oracle_correct) if i in own else label
         for i, label in enumerate(run.labels)
     ]
-    again = cross_validated_scores(replace(run, labels=labels), config, folds=3, seed=0)
+    generations = {
+        name: [
+            replace(row, correct=not row.correct) if i in own else row for i, row in enumerate(rows)
+        ]
+        for name, rows in run.generations.items()
+    }
+    other = replace(run, labels=labels, generations=generations)
+    again = cross_validated_scores(other, config, folds=3, seed=0)
     assert [again[i] for i in folds[1].test] == [scores[i] for i in folds[1].test]
     assert [again[i] for i in folds[0].test] != [scores[i] for i in folds[0].test]
 
@@ -82,7 +89,13 @@ def test_they_beat_agreement_where_there_is_more_to_see(run):
     scores = cross_validated_scores(run, quick_config(), folds=3, seed=0)
     failed = [not label.vote_correct for label in run.labels]
     agreement = roc_auc_score(failed, [-label.vote_share for label in run.labels])
-    assert roc_auc_score(failed, [s.p_ensemble_fails for s in scores]) > agreement
+    assert roc_auc_score(failed, [s.p_vote_fails for s in scores]) > agreement
     nobody = [i for i, label in enumerate(run.labels) if label.vote_answer is None]
     assert nobody == [7, 8]
     assert [scores[i].p_ensemble_fails for i in nobody] == [1.0, 1.0]
+    assert [scores[i].choice for i in nobody] == [None, None]
+    chosen = [
+        score.choice is not None and run.generations[MEMBERS[score.choice]][i].correct
+        for i, score in enumerate(scores)
+    ]
+    assert np.mean(chosen) >= 1 - np.mean(failed)  # who is chosen is right as often as the vote

@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from sklearn.metrics import roc_auc_score
@@ -10,6 +11,7 @@ from pyramid_moa.data_prep.labelled_run import read_labelled_run
 from pyramid_moa.errors import CheckpointError, ConfigError, DataError, RunFolderError
 from pyramid_moa.router_model.router import Router
 from pyramid_moa.training.evaluate import evaluate
+from pyramid_moa.training.replay import score_run
 
 # As the design names them.
 DECISION_COLUMNS = {
@@ -67,7 +69,7 @@ def test_the_decisions(report, imported_run):
     assert table["query_id"].to_pylist() == [run.queries[i].query_id for i in positions]
 
 
-def test_the_figures(report, imported_run):
+def test_the_figures(report, imported_run, trained):
     _, metrics = report
     run = read_labelled_run(imported_run)
     positions = run.of_split("test")
@@ -77,9 +79,10 @@ def test_the_figures(report, imported_run):
             assert parts <= set(metrics[key]), key
     labels = [run.labels[i] for i in positions]
     assert metrics["n"] == len(positions)
-    assert metrics["ensemble"]["accuracy"] == pytest.approx(
-        sum(label.vote_correct for label in labels) / len(labels)
-    )
+    choices = [score.choice for score in score_run(run, Router.load(trained), positions)]
+    members = [run.manifest.members[choice] for choice in choices]
+    right = [run.generations[name][i].correct for name, i in zip(members, positions, strict=True)]
+    assert metrics["ensemble"]["accuracy"] == pytest.approx(np.mean(right))
     assert metrics["oracle"]["accuracy"] == pytest.approx(
         sum(label.oracle_correct for label in labels) / len(labels)
     )
@@ -87,7 +90,7 @@ def test_the_figures(report, imported_run):
         [not label.vote_correct for label in labels], [-label.vote_share for label in labels]
     )
     assert metrics["agreement_auroc"] == pytest.approx(agreement)
-    assert metrics["failure_auroc"] > agreement
+    assert metrics["vote_failure_auroc"] > agreement
     low, high = metrics["intervals"]["failure_auroc"]
     assert low <= metrics["failure_auroc"] <= high
     point = {"threshold", "escalation_rate", "accuracy", "cost_ratio"}

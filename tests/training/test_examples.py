@@ -8,12 +8,13 @@ import torch
 
 from pyramid_moa.data_prep.labelled_run import read_labelled_run
 from pyramid_moa.errors import RunFolderError
-from pyramid_moa.router_model.features import DEFAULT_GROUPS, FeatureSpec
+from pyramid_moa.router_model.features import DEFAULT_GROUPS, NO_ANSWER, FeatureSpec
 from pyramid_moa.router_model.router import Router
 from pyramid_moa.training.examples import gather_examples
+from pyramid_moa.training.fit import vote_fails
 from synthetic import HIDDEN_KEY, HIDDEN_SIZE, MEMBERS
 
-SPEC = FeatureSpec(members=MEMBERS, groups=DEFAULT_GROUPS)
+SPEC = FeatureSpec(groups=DEFAULT_GROUPS)
 
 
 @pytest.fixture(scope="module")
@@ -28,24 +29,31 @@ def test_features_are_those_of_the_router(run, trained_on_hidden):
     for index in (0, 3, 7, 8, 100):
         answers = run.member_answers(index)
         evidence = router.evidence(run.queries[index].question, answers)
-        assert examples.features[index].numpy().tobytes() == evidence.values.tobytes()
+        for kind in ("answers", "relations", "clusters", "question"):
+            ours, theirs = getattr(examples, kind)[index], getattr(evidence, kind)
+            assert ours.numpy().tobytes() == theirs.tobytes(), kind
         for states, vector in zip(examples.hidden, router.hidden_states(answers), strict=True):
             assert np.array_equal(states[index], vector)
-        assert examples.ensemble_fails[index] == (not run.labels[index].vote_correct)
+        rights = [bool(run.generations[name][index].correct) for name in MEMBERS]
+        assert examples.right[index].tolist() == rights
         assert examples.oracle_right[index] == run.labels[index].oracle_correct
     assert not examples.hidden[0][7].any()  # it failed there
+    assert examples.clusters[7].tolist() == [NO_ANSWER] * 3
+    assert examples.members == 3
+    failed = [not label.vote_correct for label in run.labels]
+    assert vote_fails(examples).tolist() == failed
 
 
 def test_taking_some(run):
     examples = gather_examples(run, SPEC, hidden_key=HIDDEN_KEY)
     some = examples.take([5, 2])
     assert len(some) == 2
-    assert torch.equal(some.features[1].nan_to_num(), examples.features[2].nan_to_num())
+    for ours, whole in zip(some.tensors, examples.tensors, strict=True):
+        assert torch.equal(ours.nan_to_num(), whole[[5, 2]].nan_to_num())
     assert some.hidden[2].shape == (2, HIDDEN_SIZE)
     np.testing.assert_array_equal(some.hidden[2][:], examples.hidden[2][np.array([5, 2])])
     again = some.take([1, 1, 0])
     np.testing.assert_array_equal(again.hidden[2][1:], examples.hidden[2][np.array([2, 5])])
-    assert some.labels[0].tolist() == examples.labels[0][[5, 2]].tolist()
 
 
 def test_without_hidden_states(run):

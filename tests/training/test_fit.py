@@ -5,30 +5,46 @@ from dataclasses import replace
 import pytest
 import torch
 
-from pyramid_moa.errors import RunFolderError
+from pyramid_moa.errors import CheckpointError, RunFolderError
 from pyramid_moa.router_model.calibration import fit_platt
+from pyramid_moa.router_model.features import NO_ANSWER
+from pyramid_moa.router_model.network import HEADS
+from pyramid_moa.router_model.vote_figures import vote_places
 from pyramid_moa.training.config import NetworkConfig, OptimiserConfig
 from pyramid_moa.training.examples import Examples
-from pyramid_moa.training.fit import fit_network, held_out_parts
+from pyramid_moa.training.fit import fit_network, held_out_parts, scored, vote_fails
 from synthetic import quick_config
 
+FAILS, VOTE_FAILS, ORACLE = (
+    HEADS.index(h) for h in ("ensemble_fails", "vote_fails", "oracle_right")
+)
+SHAPE = {"code": 8, "units": 12, "components": 4}
 
-def examples(count=240, *, seed=0, signal=2.0):
-    """A first feature like a vote share, a second that carries the signal, a third unknown."""
+
+def examples(count=240, *, members=3, seed=0, signal=2.0, features=3):
+    """Answers whose first feature tells, in noise, whether they are right; the third is unknown.
+
+    Members are right with falling chance; the wrong ones say one of two things.
+    """
     generator = torch.Generator().manual_seed(seed)
-    hard = torch.randn(count, generator=generator)
-    share = (torch.rand(count, generator=generator) > 0.4).float()
-    features = torch.stack(
-        [
-            share,
-            signal * hard + torch.randn(count, generator=generator) * 0.5,
-            torch.full((count,), torch.nan),
-        ],
-        dim=1,
+    hard = torch.randn(count, 1, generator=generator)
+    ability = torch.linspace(1.0, 0.0, members)
+    right = (torch.randn(count, members, generator=generator) * 0.7 + ability > hard).float()
+    said = torch.where(right > 0, 0, torch.randint(1, 3, (count, members), generator=generator))
+    clusters = (said[:, :, None] == said[:, None, :]).to(torch.uint8).argmax(2)
+    answers = torch.randn(count, members, features, generator=generator)
+    answers[..., 0] += signal * (right - 0.5)
+    answers[..., 2] = torch.nan
+    relations = torch.randn(count, members, members, 1, generator=generator)
+    return Examples(
+        answers=answers,
+        relations=relations,
+        clusters=clusters,
+        question=torch.randn(count, 2, generator=generator),
+        right=right,
+        oracle_right=(torch.rand(count, generator=generator) < 0.95).float(),
+        hidden=(),
     )
-    fails = (hard + torch.randn(count, generator=generator) * 0.5 - share > 0.3).float()
-    oracle = (torch.rand(count, generator=generator) < 0.95).float()
-    return Examples(features=features, hidden=(), ensemble_fails=fails, oracle_right=oracle)
 
 
 def auroc(scores, labels):
@@ -37,79 +53,204 @@ def auroc(scores, labels):
     return roc_auc_score(labels.numpy(), scores.numpy())
 
 
+def chosen_fails(said, data):
+    return data.right.gather(1, said.choice[:, None])[:, 0] == 0
+
+
+def share(data):
+    """Share of the members that stand behind the majority."""
+    return (data.clusters == vote_places(data.clusters)[:, None]).float().mean(1)
+
+
 def test_every_seed_leaves_out_a_quarter_with_its_share_of_failures():
     data = examples(203)
     held_out = held_out_parts(data, seeds=8, seed=3)
     assert held_out.shape == (203, 8)
     assert torch.equal(held_out[:, :4].sum(dim=1), torch.ones(203, dtype=torch.long))
     assert torch.equal(held_out[:, 0], held_out[:, 4])
-    rate = data.ensemble_fails.mean()
+    failed = vote_fails(data).float()
     for part in held_out.T:
         assert int(part.sum()) in (50, 51)
-        assert abs(data.ensemble_fails[part].mean() - rate) < 0.02
+        assert abs(failed[part].mean() - failed.mean()) < 0.02
     assert torch.equal(held_out, held_out_parts(data, seeds=8, seed=3))
     assert not torch.equal(held_out, held_out_parts(data, seeds=8, seed=4))
 
 
-def test_out_of_fold_probabilities_are_of_seeds_that_did_not_see_the_query():
-    """Labels of noise: whoever had seen them would know them."""
-    data = examples(120, signal=0.0)
+def by_heart(count=120, *, members=3):
+    """Labels of noise, and a network that learns them by heart."""
     generator = torch.Generator().manual_seed(9)
-    noise = (torch.rand(120, generator=generator) < 0.5).float()
-    features = torch.randn(120, 30, generator=generator)
-    data = replace(data, features=features, ensemble_fails=noise)
+    data = examples(count, members=members, features=30, signal=0.0)
+    answers = torch.randn(count, members, 30, generator=generator)
+    right = (torch.rand(count, 1, generator=generator) < 0.5).float().expand(-1, members)
+    data = replace(data, answers=answers, right=right.clone(), clusters=0 * data.clusters)
     config = quick_config(
-        optimiser=OptimiserConfig(max_epochs=60, patience=60, learning_rate=2e-2, weight_decay=0.0),
-        network=NetworkConfig(units=16, seeds=4, dropout=0.0),
+        optimiser=OptimiserConfig(
+            max_epochs=25,
+            patience=25,
+            learning_rate=2e-2,
+            weight_decay=0.0,
+            averaging=0.5,
+            batch_size=60,
+            epoch_batches=8,
+        ),
+        network=NetworkConfig(code=8, units=24, seeds=4, dropout=0.0),
     )
+    return data, config
+
+
+def test_out_of_fold_probabilities_are_of_networks_that_did_not_see_the_query():
+    """Labels of noise: whoever had seen them would know them."""
+    data, config = by_heart()
     fitted = fit_network(data, config)
-    assert 0.3 < auroc(fitted.out_of_fold[:, 0], noise) < 0.7
+    wrong = data.right[:, 0] == 0
+    assert 0.3 < auroc(fitted.out_of_fold.probabilities[:, FAILS], wrong) < 0.7
+
+
+@pytest.mark.xfail(
+    strict=True, reason="of more than six members, out of fold is said by networks that saw them"
+)
+def test_out_of_fold_of_many_members_too():
+    data, config = by_heart(members=8)
+    fitted = fit_network(data, config)
+    wrong = data.right[:, 0] == 0
+    assert fitted.out_of_fold.probabilities.shape == (120, len(HEADS))
+    assert 0.3 < auroc(fitted.out_of_fold.probabilities[:, FAILS], wrong) < 0.7
 
 
 def test_new_queries_are_ranked_and_calibrated():
-    fitted = fit_network(examples(), quick_config())
+    fitted = fit_network(examples(400), quick_config())
     new = examples(2000, seed=1)
-    with torch.inference_mode():
-        p = fitted.network(new.features)
-    assert auroc(p[:, 0], new.ensemble_fails) > 0.85
-    assert auroc(p[:, 0], new.ensemble_fails) > auroc(-new.features[:, 0], new.ensemble_fails)
-    assert abs(p[:, 0].mean() - new.ensemble_fails.mean()) < 0.07
-    assert abs(p[:, 1].mean() - 0.95) < 0.05
+    said = scored(fitted.network, new)
+    failed, vote_failed = chosen_fails(said, new), vote_fails(new)
+    p = said.probabilities
+    assert auroc(p[:, VOTE_FAILS], vote_failed) > auroc(-share(new), vote_failed) + 0.03
+    assert auroc(p[:, FAILS], failed) > 0.75
+    for head, truth in ((FAILS, failed), (VOTE_FAILS, vote_failed), (ORACLE, new.oracle_right)):
+        assert abs(p[:, head].mean() - truth.float().mean()) < 0.07
+    # The answer that is believed most is right more often than the majority's.
+    assert failed.float().mean() < vote_failed.float().mean()
     assert not fitted.network.training
 
 
 def test_without_any_signal_it_stays_near_the_vote_rule():
     fitted = fit_network(examples(signal=0.0), quick_config())
     new = examples(2000, seed=1, signal=0.0)
-    with torch.inference_mode():
-        p = fitted.network(new.features)[:, 0]
-    agreement = auroc(-new.features[:, 0], new.ensemble_fails)
-    assert auroc(p, new.ensemble_fails) > agreement - 0.06
+    said = scored(fitted.network, new)
+    agreement = auroc(-share(new), vote_fails(new))
+    assert auroc(said.probabilities[:, VOTE_FAILS], vote_fails(new)) > agreement - 0.06
+
+
+def test_the_same_seed_gives_the_same_network():
+    data = examples(60)
+    one, again = (fit_network(data, quick_config()) for _ in range(2))
+    other = fit_network(data, quick_config(seed=1))
+    for name, value in one.network.state_dict().items():
+        assert torch.equal(value, again.network.state_dict()[name]), name
+    assert torch.equal(one.out_of_fold.probabilities, again.out_of_fold.probabilities)
+    assert not torch.equal(one.network.read.weight, other.network.read.weight)
 
 
 def test_fewer_seeds_than_parts():
-    config = quick_config(network=NetworkConfig(units=4, seeds=1))
+    config = quick_config(network=NetworkConfig(**SHAPE, seeds=1))
     fitted = fit_network(examples(60), config)
-    assert fitted.out_of_fold.shape == (60, 2)
-    assert bool(torch.isfinite(fitted.out_of_fold).all())
+    assert fitted.out_of_fold.probabilities.shape == (60, len(HEADS))
+    assert bool(torch.isfinite(fitted.out_of_fold.probabilities).all())
+
+
+def test_twenty_queries_are_enough_to_begin_with():
+    fitted = fit_network(examples(20), quick_config())
+    p = fitted.out_of_fold.probabilities
+    assert p.shape == (20, len(HEADS))
+    assert bool(((p > 0) & (p < 1)).all())
+
+
+def test_a_member_that_never_answers():
+    data = examples(80)
+    clusters = data.clusters.clone()
+    said = torch.where(data.right > 0, 0, 1)[:, :2]
+    clusters[:, :2] = (said[:, :, None] == said[:, None, :]).to(torch.uint8).argmax(2)
+    clusters[:, 2] = NO_ANSWER
+    answers, right = data.answers.clone(), data.right.clone()
+    answers[:, 2], right[:, 2] = torch.nan, 0.0
+    silent = replace(data, clusters=clusters, answers=answers, right=right)
+    fitted = fit_network(silent, quick_config())
+    assert bool(torch.isfinite(fitted.out_of_fold.probabilities).all())
+    assert bool((fitted.out_of_fold.choice < 2).all())
+    assert bool(torch.isfinite(fitted.network.habits).all())
+
+
+def test_one_member_alone():
+    fitted = fit_network(examples(80, members=1), quick_config())
+    assert not fitted.out_of_fold.choice.any()
+    p = fitted.out_of_fold.probabilities
+    assert bool(torch.isfinite(p).all())
 
 
 def test_what_cannot_be_learned_from():
     with pytest.raises(RunFolderError, match="at least 20 queries"):
         fit_network(examples(19), quick_config())
     data = examples(40)
-    never = replace(data, ensemble_fails=torch.zeros(40))
     with pytest.raises(RunFolderError, match="never fails"):
-        fit_network(never, quick_config())
-    always = replace(data, ensemble_fails=torch.ones(40))
+        fit_network(replace(data, right=torch.ones(40, 3)), quick_config())
     with pytest.raises(RunFolderError, match="always fails"):
-        fit_network(always, quick_config())
+        fit_network(replace(data, right=torch.zeros(40, 3)), quick_config())
 
 
 def test_one_class_of_the_oracle_is_no_problem():
     data = replace(examples(60), oracle_right=torch.ones(60))
     fitted = fit_network(data, quick_config())
-    assert float(fitted.out_of_fold[:, 1].min()) > 0.8
+    assert float(fitted.out_of_fold.probabilities[:, ORACLE].min()) > 0.7
+
+
+@pytest.fixture(scope="module")
+def learned():
+    return fit_network(examples(400), quick_config()).network
+
+
+def test_starting_from_a_network_of_other_members(learned):
+    """On few queries what was learned of others tells; nothing is kept of who they were."""
+    few, new = examples(24, members=4, seed=5), examples(1000, members=4, seed=6)
+    brief = OptimiserConfig(max_epochs=2, patience=2, init_learning_rate=1e-4, epoch_batches=1)
+    config = quick_config(optimiser=brief)
+    started = fit_network(few, config, start=learned).network
+    assert started.shape.members == 4
+    assert torch.equal(started.answer_mean, learned.answer_mean)
+    assert not torch.equal(started.skills[:3], learned.skills)
+    fresh = fit_network(few, config).network
+    ranked = [
+        auroc(scored(net, new).probabilities[:, VOTE_FAILS], vote_fails(new))
+        for net in (started, fresh)
+    ]
+    assert ranked[0] > ranked[1]
+    assert ranked[0] > auroc(-share(new), vote_fails(new))
+
+
+def test_a_start_that_nothing_improves_on_is_kept(learned):
+    data = examples(400)
+    ruinous = OptimiserConfig(max_epochs=2, patience=2, init_learning_rate=5.0, epoch_batches=2)
+    kept = fit_network(data, quick_config(optimiser=ruinous), start=learned).network
+    assert torch.equal(kept.read.weight, learned.read.weight)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"network": NetworkConfig(**SHAPE | {"units": 5}, seeds=4)}, {"features": 4}]
+)
+def test_a_start_of_another_shape_is_one_error(learned, wrong):
+    data = examples(40, features=wrong.pop("features", 3))
+    with pytest.raises(
+        CheckpointError, match=r"has another shape.*use the same feature groups"
+    ) as e:
+        fit_network(data, quick_config(**wrong), start=learned)
+    assert "\n" not in str(e.value)
+
+
+def test_scores_of_a_query_without_an_answer():
+    fitted = fit_network(examples(40), quick_config())
+    scores = fitted.out_of_fold.scores([None, *["5"] * 39])
+    assert (scores[0].p_ensemble_fails, scores[0].p_vote_fails, scores[0].choice) == (1, 1, None)
+    assert scores[1].choice == int(fitted.out_of_fold.choice[1])
+    row = fitted.out_of_fold.probabilities[1].tolist()
+    assert [scores[1].p_ensemble_fails, scores[1].p_vote_fails, scores[1].p_oracle_right] == row
 
 
 def test_platt_mends_logits_that_are_too_sure():

@@ -15,6 +15,8 @@ from pyramid_moa.errors import DataError
         ({"oracle_cost_usd": np.full(5, -1.0)}, "oracle_cost_usd: expected numbers from 0"),
         ({"final_cost_usd": np.full(5, np.inf)}, "final_cost_usd: expected numbers from 0"),
         ({"p_ensemble_fails": np.full(5, np.nan)}, "p_ensemble_fails: expected .* 0 to 1"),
+        ({"p_vote_fails": np.full(5, np.nan)}, "p_vote_fails: expected .* 0 to 1"),
+        ({"p_vote_fails": np.full(4, 0.5)}, r"p_vote_fails: expected float64 \[5\]"),
         ({"p_oracle_right": np.full(5, 1.5)}, "p_oracle_right: expected .* 0 to 1"),
         ({"query_ids": ("q",) * 5}, "distinct ids"),
         ({"oracle": "a"}, "distinct names"),

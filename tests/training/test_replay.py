@@ -52,6 +52,68 @@ def test_every_column(run):
     assert rows.member_latency_s[0, 0] == 0.01
 
 
+def test_the_choice_is_the_ensembles_answer(run):
+    """A minority that is right, accepted; and one that is wrong, where the oracle is asked."""
+    positions = _of_two_minds(run)
+    scores = [
+        Scores(p_ensemble_fails=p, p_oracle_right=0.9, p_vote_fails=0.75, choice=choice)
+        for p, choice in ((0.2, positions[0][1]), (0.9, positions[1][1]))
+    ]
+    rows = replay(run, [index for index, _ in positions], scores, POINT)
+    assert rows.p_ensemble_fails.tolist() == [0.2, 0.9]
+    assert rows.p_vote_fails.tolist() == [0.75, 0.75]
+    for row, (index, choice) in enumerate(positions):
+        own = run.generations[run.manifest.members[choice]][index]
+        assert rows.ensemble_answer[row] == own.answer != run.labels[index].vote_answer
+        assert rows.ensemble_correct[row] == own.correct != rows.vote_correct[row]
+        assert rows.vote_answer[row] == run.labels[index].vote_answer
+        assert rows.vote_correct[row] == run.labels[index].vote_correct
+    assert rows.escalated.tolist() == [False, True]
+    assert rows.final_answer[0] == rows.ensemble_answer[0]
+    assert rows.final_correct[0] == rows.ensemble_correct[0]
+    assert rows.final_answer[1] == run.labels[positions[1][0]].oracle_answer
+
+
+def _of_two_minds(run):
+    """Queries with a member that is right where the majority is not, or the other way round."""
+    found = []
+    for index, label in enumerate(run.labels):
+        for place, name in enumerate(run.manifest.members):
+            row = run.generations[name][index]
+            if row.answer is not None and row.correct != label.vote_correct:
+                found.append((index, place))
+                break
+    right = [pair for pair in found if not run.labels[pair[0]].vote_correct]
+    wrong = [pair for pair in found if run.labels[pair[0]].vote_correct]
+    return [right[0], wrong[0]]
+
+
+def test_an_oracle_that_fails_leaves_the_choice(run):
+    choice = next(
+        place
+        for place, name in enumerate(run.manifest.members)
+        if run.generations[name][9].answer is not None
+    )
+    score = Scores(p_ensemble_fails=0.9, p_oracle_right=0.9, choice=choice)
+    rows = replay(run, [9], [score], POINT)
+    own = run.generations[run.manifest.members[choice]][9]
+    assert rows.escalated.tolist() == [True]
+    assert rows.final_answer == (own.answer,)
+    assert rows.p_vote_fails.tolist() == [0.9]  # nobody says: as of the ensemble
+
+
+def test_without_a_choice_it_is_the_majoritys(run):
+    rows = replay(run, [0, 7], scored(0.4, 0.4), POINT)
+    assert rows.ensemble_answer == (run.labels[0].vote_answer, None)
+    assert rows.ensemble_correct.tolist() == [run.labels[0].vote_correct, False]
+
+
+def test_members_in_another_order_fit_where_no_hidden_states_are_read(trained, imported_run):
+    run = read_labelled_run(imported_run)
+    manifest = replace(run.manifest, members=["small", "large"])
+    check_fit(replace(run, manifest=manifest), Router.load(trained))
+
+
 def test_scores_are_the_gates(run, trained_on_hidden):
     router = Router.load(trained_on_hidden)
     scores = score_run(run, router, [5, 8])
@@ -74,6 +136,6 @@ def test_what_does_not_fit_is_named_at_once(run, trained_on_hidden, imported_run
     with pytest.raises(CheckpointError) as caught:
         check_fit(replace(other, manifest=manifest), router)
     message = str(caught.value)
-    assert "members: the router knows large, middle, small; the run has middle" in message
+    assert "those of large, middle, small; the run has middle, large, small" in message
     assert "grader: the router was trained with gsm8k, the run has text" in message
     assert "hidden states layer-1/answer_mean: the run has none" in message

@@ -24,9 +24,12 @@ def measured(run_folder, router, threshold, split):
     positions = run.of_split(split)
     scores = score_run(run, Router.load(router), positions)
     asked = [escalates(score, threshold) for score in scores]
+    members = run.manifest.members
     right = [
-        run.labels[i].oracle_correct if a else run.labels[i].vote_correct
-        for i, a in zip(positions, asked, strict=True)
+        run.labels[i].oracle_correct
+        if a
+        else score.choice is not None and run.generations[members[score.choice]][i].correct
+        for i, a, score in zip(positions, asked, scores, strict=True)
     ]
     return sum(right) / len(right), sum(asked) / len(asked)
 

@@ -18,6 +18,7 @@ from pyramid_moa.data_prep.mapped_rows import MappedRows
 from pyramid_moa.errors import CheckpointError, ConfigError, RunFolderError
 from pyramid_moa.records import question_hash
 from pyramid_moa.router_model import hidden_rows
+from pyramid_moa.router_model.features import DEFAULT_GROUPS, FeatureSpec
 from pyramid_moa.router_model.router import Router
 from pyramid_moa.training.config import NetworkConfig, TrackingConfig
 from pyramid_moa.training.cross_validation import cross_validated_scores
@@ -131,7 +132,8 @@ def test_what_the_card_says(trained, imported_run):
     assert card.oracle == ORACLE
     assert card.grader == "gsm8k"
     assert card.reference == "gold"
-    assert card.feature_groups == ["agreement", "confidence", "lengths", "arithmetic"]
+    assert card.feature_groups == list(DEFAULT_GROUPS)
+    assert card.feature_names == list(FeatureSpec(groups=DEFAULT_GROUPS).names)
     assert not card.needs_logprobs
     counts = {s: len(run.of_split(s)) for s in ("train", "validation", "calibration", "test")}
     assert card.trained_on["queries"] == {
@@ -162,7 +164,13 @@ def test_operating_points_are_chosen_on_calibration_queries_alone(imported_run, 
         run = copied(imported_run, tmp_path / split)
         folder = RunFolder(run)
         labels = [
-            replace(label, vote_correct=not label.vote_correct) if query.split == split else label
+            replace(
+                label,
+                vote_correct=not label.vote_correct,
+                oracle_correct=not label.oracle_correct,
+            )
+            if query.split == split
+            else label
             for query, label in zip(folder.read_queries(), folder.read_labels(), strict=True)
         ]
         folder.write_labels(labels)
@@ -212,11 +220,21 @@ def test_too_few_queries(run_of_one_split, tmp_path):
 
 
 @pytest.mark.parametrize(("correct", "word"), [(True, "never"), (False, "always")])
-def test_a_single_class(imported_run, tmp_path, correct, word):
-    from pyramid_moa.data_prep.run_folder import RunFolder
+def test_a_single_class(recorded_table, tmp_path, correct, word):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
 
-    folder = RunFolder(copied(imported_run, tmp_path / "run"))
-    folder.write_labels([replace(label, vote_correct=correct) for label in folder.read_labels()])
+    rows = pq.read_table(recorded_table)
+    golds = [gold if correct else "0" for gold in rows["gold"].to_pylist()]
+    place = rows.schema.get_field_index("answer")
+    pq.write_table(rows.set_column(place, "answer", pa.array(golds)), tmp_path / "same.parquet")
+    import_recorded(
+        [tmp_path / "same.parquet"],
+        members=MEMBERS,
+        oracle=ORACLE,
+        out=tmp_path / "run",
+        prices=COSTS,
+    )
     with pytest.raises(RunFolderError, match=f"the ensemble {word} fails on the"):
         made(tmp_path / "run", tmp_path / "checkpoint")
     assert not list(tmp_path.glob("checkpoint*"))
@@ -305,28 +323,49 @@ def test_an_interrupted_training_of_something_else_is_not_gone_on_with(
     assert weights(out) == weights(tmp_path / "fresh")
 
 
-def test_starting_from_a_checkpoint(trained, trained_on_hidden, imported_run, tmp_path):
+def test_starting_from_a_checkpoint(trained, imported_run, tmp_path):
     started = train(imported_run, tmp_path / "started", quick_config(seed=9), init=trained)
     before = Router.load(trained).network.state_dict()
     after = started.network.state_dict()
     # What it knows of its inputs is kept; what it has learned goes on from there.
-    assert torch.equal(before["feature_mean"], after["feature_mean"])
-    assert not torch.equal(before["second"], after["second"])
+    assert torch.equal(before["answer_mean"], after["answer_mean"])
+    assert not torch.equal(before["read.weight"], after["read.weight"])
     assert started.card.validation["failure_auroc"] > 0.75
     seen = set(Router.load(trained).card.seen_questions)
     assert seen <= set(started.card.seen_questions)
-    with pytest.raises(CheckpointError, match="hidden states: it has layer-1/answer_mean"):
-        train(imported_run, tmp_path / "no", quick_config(), init=trained_on_hidden)
-    small = quick_config(network=NetworkConfig(units=3, seeds=4, components=4))
+    small = quick_config(network=NetworkConfig(code=8, units=3, seeds=4, components=4))
     with pytest.raises(CheckpointError, match="has another shape"):
         train(imported_run, tmp_path / "no", small, init=trained)
 
 
 def test_starting_from_a_checkpoint_of_other_members(recorded_table, trained, tmp_path):
     run = tmp_path / "two"
-    import_recorded([recorded_table], members=MEMBERS[:2], oracle=ORACLE, out=run)
-    with pytest.raises(CheckpointError, match="leave out --init"):
-        train(run, tmp_path / "checkpoint", quick_config(), init=trained)
+    import_recorded(
+        [recorded_table], members=(MEMBERS[2], MEMBERS[0]), oracle=ORACLE, out=run, prices=COSTS
+    )
+    started = train(run, tmp_path / "checkpoint", quick_config(), init=trained)
+    assert started.card.member_names == [MEMBERS[2], MEMBERS[0]]
+    assert started.network.shape.members == 2
+    before, after = Router.load(trained).network, started.network
+    assert torch.equal(before.answer_mean, after.answer_mean)
+    assert before.skills.shape == (3,)
+    assert after.skills[1] > after.skills[0]  # its own members': small, then large
+    assert started.card.validation["failure_auroc"] > 0.7
+
+
+def test_starting_a_router_without_hidden_states_from_one_with_them(
+    trained_on_hidden, labelled_run, tmp_path
+):
+    config = quick_config(hidden_states="none")
+    started = train(labelled_run, tmp_path / "blind", config, init=trained_on_hidden)
+    assert started.card.hidden_key is None
+    assert started.card.validation["failure_auroc"] > 0.75
+
+
+def test_starting_from_a_checkpoint_of_other_features(trained, imported_run, tmp_path):
+    config = quick_config(groups=["agreement", "lengths"])
+    with pytest.raises(CheckpointError, match=r"features: it has \d+ .*; leave out --init"):
+        train(imported_run, tmp_path / "checkpoint", config, init=trained)
     assert not list(tmp_path.glob("checkpoint*"))
 
 
@@ -341,9 +380,9 @@ def test_curves_are_written_as_csv(imported_run, tmp_path):
     assert any(row["train_loss"] for row in rows)
 
 
-def test_no_curves(imported_run, tmp_path):
+def test_curves_are_written_whatever_else_is_named(imported_run, tmp_path):
     made(imported_run, tmp_path / "checkpoint", tracking=TrackingConfig(loggers=[]))
-    assert not list((tmp_path / "checkpoint.training").rglob("*.csv"))
+    assert list((tmp_path / "checkpoint.training").rglob("metrics.csv"))
 
 
 def test_curves_for_weights_and_biases_stay_here(imported_run, tmp_path):

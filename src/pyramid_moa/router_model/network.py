@@ -391,7 +391,8 @@ class RouterNetwork(nn.Module):
         Returns:
             As ``probabilities``.
         """
-        members = torch.arange(self.shape.members).expand(len(clusters), -1)
+        # Its length by ``shape``: ``len`` would tie an exported network to one batch size.
+        members = torch.arange(self.shape.members).expand(clusters.shape[0], -1)
         return self.probabilities(
             NetworkInputs(
                 answers=answers,
