@@ -12,6 +12,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from pools import POOLS, import_pool
 from suite import import_pyramid, read_suite
 
 from pyramid_moa.config_file import load_config
@@ -27,6 +28,9 @@ def main() -> None:
     parser.add_argument("--config", type=Path, default=None, help="YAML of the training")
     parser.add_argument("--pyramids", nargs="+", default=None, help="only these")
     parser.add_argument("--rules", nargs="+", default=None, help="only these, and the vote")
+    parser.add_argument(
+        "--pools", action="store_true", help="also a router that starts from all recorded models"
+    )
     parser.add_argument("--folds", type=int, default=5)
     parser.add_argument("--seeds", type=int, default=3)
     options = parser.parse_args()
@@ -42,10 +46,12 @@ def main() -> None:
     for pyramid in pyramids:
         if not (runs / pyramid.name).exists():
             import_pyramid(pyramid, options.data, runs)
+    datasets = {pyramid.dataset for pyramid in pyramids} if options.pools else set()
     benchmark(
         [runs / pyramid.name for pyramid in pyramids],
         options.out / "report",
         config=load_config(TrainConfig, options.config) if options.config else None,
+        pools=[import_pool(name, options.data, runs) for name in POOLS if name in datasets],
         folds=options.folds,
         seeds=options.seeds,
         rules=options.rules,
