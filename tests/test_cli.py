@@ -234,7 +234,7 @@ def flipped(path):
 
 def without_a_tensor(path):
     tensors = load_file(path)
-    del tensors["offset"]
+    del tensors["query.offset"]
     path.write_bytes(save(tensors))
 
 
@@ -255,7 +255,7 @@ def pickled(path):
         (flipped, "router.safetensors: damaged"),
         (lambda path: flipped(path.with_name("router.json")), "router.json: "),
         (without_a_tensor, "router.safetensors: damaged"),
-        (other_version, "expected format version 1, found 99"),
+        (other_version, "expected format version 2, found 99"),
         (pickled, "router.safetensors: damaged"),
         (Path.unlink, "missing router.safetensors"),
         (lambda path: path.with_name("router.json").write_bytes(b"\xff"), "not UTF-8"),
