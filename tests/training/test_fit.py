@@ -1,9 +1,12 @@
 """Fitting on tensors: what is left out, what is kept, what is calibrated."""
 
+import csv
+import sys
 from dataclasses import replace
 
 import pytest
 import torch
+from lightning.pytorch.loggers import CSVLogger
 
 from pyramid_moa.errors import CheckpointError, RunFolderError
 from pyramid_moa.router_model.calibration import fit_platt
@@ -106,9 +109,6 @@ def test_out_of_fold_probabilities_are_of_networks_that_did_not_see_the_query():
     assert 0.3 < auroc(fitted.out_of_fold.probabilities[:, FAILS], wrong) < 0.7
 
 
-@pytest.mark.xfail(
-    strict=True, reason="of more than six members, out of fold is said by networks that saw them"
-)
 def test_out_of_fold_of_many_members_too():
     data, config = by_heart(members=8)
     fitted = fit_network(data, config)
@@ -267,3 +267,35 @@ def test_platt_does_not_run_away_on_one_class(label):
     slope, offset = fit_platt(torch.linspace(-1, 1, 30), torch.full((30,), label))
     assert 0 < slope < 20
     assert abs(offset) < 20
+
+
+LOSSES = ("train_loss", "val_loss", "best_val_loss")
+
+
+def followed(folder, processes):
+    """The network, and the curves that it left."""
+    config = quick_config()
+    config = replace(
+        config,
+        # Each process draws its own dropout.
+        network=replace(config.network, dropout=0.0),
+        optimiser=replace(config.optimiser, processes=processes, max_epochs=4),
+    )
+    network = fit_network(examples(), config, loggers=[CSVLogger(folder)]).network
+    (path,) = folder.rglob("metrics.csv")
+    with path.open() as file:
+        rows = list(csv.DictReader(file))
+    return network, {name: [float(row[name]) for row in rows if row.get(name)] for name in LOSSES}
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="macOS: forked processes can't use its BLAS")
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded, use of fork")
+@pytest.mark.timeout(240)
+def test_two_processes_give_the_curves_of_one(tmp_path):
+    alone, curves = followed(tmp_path / "one", 1)
+    together, shared = followed(tmp_path / "two", 2)
+    assert len(curves["train_loss"]) == len(curves["val_loss"]) == 4
+    for name in LOSSES:
+        assert shared[name] == pytest.approx(curves[name], abs=1e-4)
+    for name, value in alone.state_dict().items():
+        assert torch.allclose(value, together.state_dict()[name], atol=1e-3), name

@@ -20,6 +20,8 @@ from pyramid_moa.training.examples import Examples
 __all__ = ["RouterBatch", "RouterDataModule"]
 
 _VALIDATION_BATCH = 1024
+# Of dozens of members every two are compared.
+_EVERYBODY_BATCH = 128
 # Random ensembles a query is validated by, where there are too many members to ask them all.
 _VALIDATION_DRAWS = 4
 
@@ -93,12 +95,18 @@ class RouterDataModule(pl.LightningDataModule):
         """All queries in order, with all their members, or always the same draws of them."""
         trainer = self._trainer()
         part = slice(trainer.global_rank, None, trainer.world_size)
-        return _loader(self._data, _Everyone(self._examples, part=part))
+        return _loader(self._data, _Validation(self._examples, part=part))
 
-    def everyone(self) -> Iterator[RouterBatch]:
-        """The same as in validation, whole batches."""
-        for key in _Everyone(self._examples, part=slice(None)):
+    def as_validated(self) -> Iterator[RouterBatch]:
+        """The batches of validation, whole."""
+        for key in _Validation(self._examples, part=slice(None)):
             yield self._data[key]
+
+    def everybody(self) -> Iterator[RouterBatch]:
+        """All queries in order with all their members, however many."""
+        for index in torch.arange(len(self._examples)).split(_EVERYBODY_BATCH):
+            members = all_members(self._examples, len(index))
+            yield self._data[index, members, torch.zeros(len(index), dtype=torch.bool)]
 
     def _trainer(self) -> pl.Trainer:
         assert self.trainer is not None
@@ -152,7 +160,7 @@ class _Draws(Sampler[_Key]):
         return -(-self._rounds * len(self._examples) // self._batch_size)
 
 
-class _Everyone(Sampler[_Key]):
+class _Validation(Sampler[_Key]):
     """This process's part of the batches of validation."""
 
     def __init__(self, examples: Examples, *, part: slice) -> None:

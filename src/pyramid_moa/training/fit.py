@@ -159,9 +159,7 @@ def fit_network(
             raise KeyboardInterrupt from end
     module.restore_best()
     network.eval()
-    return Fitted(
-        network=network, out_of_fold=_calibrate(network, examples, components, data, held_out)
-    )
+    return Fitted(network=network, out_of_fold=_calibrate(network, examples, data))
 
 
 def _is_whole(last: Path) -> bool:
@@ -341,19 +339,13 @@ def scored(network: RouterNetwork, examples: Examples) -> Scored:
     return Scored(probabilities=torch.cat(parts), choice=torch.cat(choices))
 
 
-def _calibrate(
-    network: RouterNetwork,
-    examples: Examples,
-    components: torch.Tensor,
-    data: RouterDataModule,
-    held_out: torch.Tensor,
-) -> Scored:
+def _calibrate(network: RouterNetwork, examples: Examples, data: RouterDataModule) -> Scored:
     """Calibrate on what networks say of queries that they left out."""
+    logits, labels, choice, seen = _left_out(network, data.as_validated())
+    _fit_calibration(network, logits, labels, seen)
     if examples.members > MOST_PLACES:
-        _fit_calibration(network, *_left_out(network, data.everyone()))
-        return scored(network, examples)
-    logits, labels, choice, seen = _left_out(network, data.everyone())
-    _fit_calibration(network, logits, labels, choice, seen)
+        # Calibrated on small ensembles, as they will be served; told of everybody's.
+        logits, _, choice, _ = _left_out(network, data.everybody())
     slope, offset = network.calibration.unbind(1)
     return Scored(probabilities=torch.sigmoid(logits * slope + offset), choice=choice)
 
@@ -362,7 +354,6 @@ def _fit_calibration(
     network: RouterNetwork,
     logits: torch.Tensor,
     labels: torch.Tensor,
-    choice: torch.Tensor,
     seen: torch.Tensor,
 ) -> None:
     for head in range(len(HEADS)):
