@@ -43,7 +43,7 @@ def test_every_problem_is_named_at_once(setting, make_pyramid):
     with pytest.raises(CheckpointError) as caught:
         Gate(pyramid, backends, router=router)
     message = str(caught.value)
-    assert "members: the router was trained on large, middle, small; the pyramid has mid" in message
+    assert "knows those of large, middle, small; the pyramid has middle, small" in message
     assert "grader: the router was trained with gsm8k; the pyramid has text" in message
     assert "middle: its backend gives no token log-probabilities" in message
     assert f"small: its backend gives no hidden states {HIDDEN_KEY}" in message
@@ -53,6 +53,18 @@ def test_the_order_of_members_matters(setting, make_pyramid):
     _, backends, router = setting
     with pytest.raises(CheckpointError, match="members"):
         check_requirements(router.card, make_pyramid(*reversed(NAMES)), backends)
+
+
+def test_strangers_are_served_by_a_router_without_hidden_states(
+    setting, make_pyramid, fake_backend, caplog
+):
+    _, backends, router = setting
+    members = [replace(m, hidden_size=None, logprobs=False) for m in router.card.members]
+    card = replace(router.card, hidden_key=None, members=members)
+    pyramid = make_pyramid("small", "stranger")
+    backends["stranger"] = fake_backend("stranger", "5")
+    check_requirements(card, pyramid, backends)
+    assert "reads answers of stranger as strangers'" in caplog.text
 
 
 def test_log_probabilities_are_asked_of_those_who_gave_them_in_training(setting):

@@ -36,6 +36,7 @@ def batch(held_out, *, seed=0):
         right=right,
         oracle_right=torch.ones(count),
         hidden=(),
+        questions=tuple(str(number) for number in range(count)),
     )
     nobody = torch.zeros(count, dtype=torch.bool)
     index = torch.arange(count)

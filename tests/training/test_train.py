@@ -21,7 +21,6 @@ from pyramid_moa.router_model import hidden_rows
 from pyramid_moa.router_model.features import DEFAULT_GROUPS, FeatureSpec
 from pyramid_moa.router_model.router import Router
 from pyramid_moa.training.config import NetworkConfig, TrackingConfig
-from pyramid_moa.training.cross_validation import cross_validated_scores
 from pyramid_moa.training.module import RouterModule
 from pyramid_moa.training.replay import score_run
 from pyramid_moa.training.train import train
@@ -73,12 +72,6 @@ def test_hidden_states_are_read_a_piece_at_a_time(labelled_run, tmp_path, most_r
     card = made(labelled_run, tmp_path / "checkpoint").card
     assert card.hidden_key == HIDDEN_KEY
     assert card.validation["failure_auroc"] > 0.75
-    assert most_rows == [32]
-
-
-def test_cross_validation_reads_a_piece_at_a_time(labelled_run, most_rows):
-    run = read_labelled_run(labelled_run)
-    assert len(cross_validated_scores(run, quick_config(), folds=2)) == len(run.queries)
     assert most_rows == [32]
 
 

@@ -217,7 +217,7 @@ class Gate:
     def answer_many(self, queries: Sequence[Query]) -> list[Decision]:
         """Answer queries, each model's in one batch.
 
-        A model that fails on a query is left out of it: the others are scored. Where the oracle
+        A model that fails on a query counts as one without an answer. Where the oracle
         is wanted and fails, the ensemble's answer is given and marked ``degraded``.
 
         Args:

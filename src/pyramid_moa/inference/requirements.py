@@ -1,5 +1,6 @@
 """What a router needs against what the backends give: one clear error when the gate starts."""
 
+import logging
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -56,6 +57,7 @@ def check_requirements(card: RouterCard, pyramid: Pyramid, backends: Mapping[str
         if card.hidden_key is not None and card.hidden_key not in backend.hidden_keys:
             problems.append(f"{name}: its backend gives no hidden states {card.hidden_key}")
     _refuse(problems)
+    _warn_of_strangers(card, pyramid)
 
 
 def check_pyramid(card: RouterCard, pyramid: Pyramid) -> None:
@@ -79,10 +81,10 @@ def check_pyramid(card: RouterCard, pyramid: Pyramid) -> None:
 
 def _pyramid_problems(card: RouterCard, pyramid: Pyramid) -> list[str]:
     problems = []
-    if card.member_names != pyramid.member_names:
+    if card.hidden_key is not None and card.member_names != pyramid.member_names:
         problems.append(
-            f"members: the router was trained on {', '.join(card.member_names)}; the pyramid has "
-            f"{', '.join(pyramid.member_names)}"
+            "members: the router reads hidden states and knows those of "
+            f"{', '.join(card.member_names)}; the pyramid has {', '.join(pyramid.member_names)}"
         )
     # An alias in the YAML is the same grader.
     if card.grader not in (pyramid.grader, load_grader(pyramid.grader).name):
@@ -90,6 +92,17 @@ def _pyramid_problems(card: RouterCard, pyramid: Pyramid) -> list[str]:
             f"grader: the router was trained with {card.grader}; the pyramid has {pyramid.grader}"
         )
     return problems
+
+
+def _warn_of_strangers(card: RouterCard, pyramid: Pyramid) -> None:
+    """Say which members the router does not know: it reads their answers all the same."""
+    if strangers := [name for name in pyramid.member_names if name not in card.member_names]:
+        logging.getLogger(__name__).warning(
+            "the router was trained on %s and reads answers of %s as strangers'; train --init "
+            "makes it know them",
+            ", ".join(card.member_names),
+            ", ".join(strangers),
+        )
 
 
 def _refuse(problems: list[str]) -> None:

@@ -129,7 +129,7 @@ def _form(question: str, generation: Generation) -> list[float]:
         float("/" in answer or "frac" in answer),
         float(any(character in "[{(" for character in answer)),
         float("'" in answer or '"' in answer),
-        float(bool(answer) and answer in question),
+        float(bool(answer) and answer in question[:_LONGEST]),
         math.log1p(text.count(answer)) if text and answer else math.nan,
         float(answer in text[-_TAIL:]) if text and answer else math.nan,
     ]
@@ -139,7 +139,7 @@ def _text_form(question: str, text: str) -> list[float]:
     lower = text.lower()
     words = _WORD.findall(lower)
     distinct = set(words)
-    asked = set(_WORD.findall(question.lower()))
+    asked = set(_WORD.findall(question[:_LONGEST].lower()))
     return [
         sum(character.isdigit() for character in text) / len(text),
         sum(character in _OPERATORS for character in text) / len(text),

@@ -130,7 +130,7 @@ class RouterNetwork(nn.Module):
     question_mean: Tensor  # [Q]
     question_scale: Tensor  # [Q]
     habits: Tensor  # [N, A]: mean of each known member's answers
-    skills: Tensor  # [N]: log-odds that a known member is right, less the mean of all
+    skills: Tensor  # [N]: log-odds that a known member is right, less one
     calibration: Tensor  # [heads, 2]: slope and offset of each head
 
     def __init__(self, shape: NetworkShape, *, dropout: float = 0.0) -> None:
@@ -212,7 +212,8 @@ class RouterNetwork(nn.Module):
             count = known.sum(0)
             mean = torch.where(known, rows, 0.0).sum(0) / count.clamp(min=1)
             self.habits[number] = torch.where(count > 0, mean, self.answer_mean)
-            # Add-two smoothing: few labels say little of how good a model is.
+            # Add-two smoothing: few labels say little of how good a model is. Strangers, at zero,
+            # are taken to be right 73 times in 100.
             hits = right[own].sum()
             self.skills[number] = torch.log((hits + 2) / (own.sum() - hits + 2)) - 1.0
 

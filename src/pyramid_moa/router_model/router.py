@@ -153,7 +153,7 @@ class Router:
             p_ensemble_fails=1.0 if nobody else fails,
             p_oracle_right=oracle,
             p_vote_fails=1.0 if nobody else vote_fails,
-            choice=None if nobody else int(right[0].argmax()),
+            choice=None if nobody else int(right[0].where(inputs.clusters[0] >= 0, -1.0).argmax()),
         )
 
     def _vector(self, member: str, size: int, generation: Generation | None) -> NDArray[np.float16]:

@@ -35,8 +35,8 @@ class OptimiserConfig:
     Attributes:
         learning_rate: of Adam.
         init_learning_rate: of Adam where a checkpoint is started from.
-        weight_decay: pull of each step, times the learning rate, towards where the weights
-            began: nothing, or those of the checkpoint that is started from.
+        weight_decay: pull of each step, times the learning rate, towards where the weights began:
+            as they were drawn, or those of the checkpoint that is started from.
         averaging: how much of the running mean of the weights a step leaves in place.
         batch_size: queries a step.
         epoch_batches: steps of an epoch, at least; a larger epoch goes over all queries once.
@@ -65,7 +65,8 @@ class TrackingConfig:
 
     Attributes:
         loggers: any of csv, which is always written, wandb, and classes of Lightning loggers
-            such as ``lightning.pytorch.loggers.TensorBoardLogger``.
+            such as ``lightning.pytorch.loggers.TensorBoardLogger``, whose module is imported: name
+            only what you trust.
         wandb_project: project in Weights & Biases.
         wandb_offline: keep its files here; false sends them, with the key in WANDB_API_KEY.
     """
@@ -113,7 +114,7 @@ class TrainConfig:
             <= {"csv", "wandb"},
             "network.code: 1 or more": network.code >= 1,
             "network.units: 1 or more": network.units >= 1,
-            "network.seeds: 1 or more": network.seeds >= 1,
+            "network.seeds: 2 or more, each leaves a part out": network.seeds >= 2,
             "network.components: 1 or more": network.components >= 1,
             "network.dropout: from 0 to under 1": 0 <= network.dropout < 1,
             "optimiser.learning_rate: more than 0, finite": 0 < optimiser.learning_rate < math.inf,
@@ -121,8 +122,8 @@ class TrainConfig:
             < optimiser.init_learning_rate
             < math.inf,
             "optimiser.weight_decay: 0 or more, finite": 0 <= optimiser.weight_decay < math.inf,
-            "optimiser.weight_decay times learning_rate: under 1": optimiser.weight_decay
-            * optimiser.learning_rate
+            "optimiser.weight_decay times learning rates: under 1": optimiser.weight_decay
+            * max(optimiser.learning_rate, optimiser.init_learning_rate)
             < 1,
             "optimiser.averaging: from 0 to under 1": 0 <= optimiser.averaging < 1,
             "optimiser.batch_size: 1 or more": optimiser.batch_size >= 1,

@@ -8,12 +8,12 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from pyramid_moa.training.draws import (
-    MOST_PLACES,
     Drawn,
     all_members,
     draw,
     draw_members,
     draw_strangers,
+    served_whole,
 )
 from pyramid_moa.training.examples import Examples
 
@@ -166,11 +166,11 @@ class _Validation(Sampler[_Key]):
     def __init__(self, examples: Examples, *, part: slice) -> None:
         self._examples = examples
         self._part = part
-        self._rounds = 1 if examples.members <= MOST_PLACES else _VALIDATION_DRAWS
+        self._rounds = 1 if served_whole(examples.members) else _VALIDATION_DRAWS
 
     def __iter__(self) -> Iterator[_Key]:
         generator = torch.Generator().manual_seed(0)
-        many = self._examples.members > MOST_PLACES
+        many = not served_whole(self._examples.members)
         for _ in range(self._rounds):
             for index in torch.arange(len(self._examples)).split(_VALIDATION_BATCH):
                 members = (

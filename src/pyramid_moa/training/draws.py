@@ -9,11 +9,12 @@ from pyramid_moa.router_model.network import UNKNOWN, NetworkInputs
 from pyramid_moa.router_model.vote_figures import same_answers
 from pyramid_moa.training.examples import Examples
 
-__all__ = ["MOST_PLACES", "Drawn", "all_members", "draw", "draw_members"]
+__all__ = ["Drawn", "all_members", "draw", "draw_members", "draw_strangers", "served_whole"]
 
-# Of more members than these a draw takes some: nobody serves a pyramid of dozens, but answers of
-# dozens of models may be there to learn from.
-MOST_PLACES = 6
+# More members than these are no pyramid that somebody serves, but models whose answers are there to
+# learn from; of them a draw takes some.
+_MOST_SERVED = 8
+_PLACES_OF_MANY = 6
 _FEWEST_OF_MANY = 2
 _NOBODY = -1
 # Share of the draws in which the router must do without knowing who answers.
@@ -35,6 +36,11 @@ class Drawn:
     oracle_right: torch.Tensor
 
 
+def served_whole(members: int) -> bool:
+    """Whether so many members are a pyramid that is served as it is."""
+    return members <= _MOST_SERVED
+
+
 def all_members(examples: Examples, count: int) -> torch.Tensor:
     """Everybody at the own place: int [count, M]."""
     return torch.arange(examples.members).expand(count, -1)
@@ -54,11 +60,12 @@ def draw_members(members: int, count: int, generator: torch.Generator) -> torch.
     Returns:
         Members by number in rising order, -1 for a place that stays empty: int [count, places].
     """
-    places = min(members, MOST_PLACES)
+    whole = served_whole(members)
+    places = members if whole else _PLACES_OF_MANY
     order = torch.rand(count, members, generator=generator).argsort(1)[:, :places]
-    fewest = _FEWEST_OF_MANY if members > MOST_PLACES else 1
+    fewest = 1 if whole else _FEWEST_OF_MANY
     sizes = torch.randint(fewest, places + 1, (count, 1), generator=generator)
-    if members <= MOST_PLACES:
+    if whole:
         everybody = torch.rand(count, 1, generator=generator) < 0.5
         sizes = torch.where(everybody, places, sizes)
     order = torch.where(torch.arange(places) < sizes, order, members)

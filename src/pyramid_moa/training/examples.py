@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from pyramid_moa.data_prep.labelled_run import LabelledRun
 from pyramid_moa.errors import RunFolderError
 from pyramid_moa.progress import Progress
+from pyramid_moa.records import question_hash
 from pyramid_moa.router_model.features import FeatureSpec, gather_evidence
 from pyramid_moa.router_model.hidden_rows import HiddenRows, float_rows, spans
 
@@ -29,6 +30,7 @@ class Examples:
         right: [n, M], 1 where the member's answer is right.
         oracle_right: [n], 1 where the oracle's answer is right.
         hidden: [n, H] for each member, read as they are needed; empty where none are read.
+        questions: hash of each query's question, n.
     """
 
     answers: torch.Tensor
@@ -38,6 +40,7 @@ class Examples:
     right: torch.Tensor
     oracle_right: torch.Tensor
     hidden: tuple[HiddenRows, ...]
+    questions: tuple[str, ...]
 
     @property
     def members(self) -> int:
@@ -74,6 +77,7 @@ class Examples:
             right=right,
             oracle_right=oracle_right,
             hidden=tuple(_ChosenRows(rows, index.numpy()) for rows in self.hidden),
+            questions=tuple(self.questions[position] for position in positions),
         )
 
 
@@ -107,6 +111,7 @@ def gather_examples(run: LabelledRun, spec: FeatureSpec, *, hidden_key: str | No
         right=torch.tensor(right).float(),
         oracle_right=torch.tensor([label.oracle_correct for label in run.labels]).float(),
         hidden=hidden,
+        questions=tuple(question_hash(query.question) for query in run.queries),
     )
 
 

@@ -1,5 +1,6 @@
 """Fitting: examples in, a calibrated network out. The Lightning Trainer is built here."""
 
+import hashlib
 import logging
 import warnings
 from collections.abc import Iterable, Sequence
@@ -12,7 +13,7 @@ import torch
 from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint, TQDMProgressBar
 from torch.nn.functional import softmax
 
-from pyramid_moa.errors import CheckpointError, RunFolderError
+from pyramid_moa.errors import CheckpointError, ConfigError, RunFolderError
 from pyramid_moa.router_model.calibration import fit_platt
 from pyramid_moa.router_model.network import (
     HEADS,
@@ -24,7 +25,7 @@ from pyramid_moa.router_model.policy import Scores
 from pyramid_moa.router_model.vote_figures import vote_places
 from pyramid_moa.training.config import TrainConfig
 from pyramid_moa.training.data_module import RouterBatch, RouterDataModule
-from pyramid_moa.training.draws import MOST_PLACES, all_members, draw
+from pyramid_moa.training.draws import all_members, draw, served_whole
 from pyramid_moa.training.examples import Examples
 from pyramid_moa.training.module import RouterModule
 
@@ -103,7 +104,8 @@ def fit_network(
     Args:
         examples: what it is fitted on.
         config: how.
-        start: a network of the same shape to go on from.
+        start: a network of the same shape to go on from. Fitted with the same seed it has left out
+            the same questions, whatever its run, so that what is said out of fold stays so.
         work: folder for the Lightning checkpoint of an interrupted training, which is gone on
             with; None keeps none.
         loggers: where curves are written.
@@ -115,13 +117,14 @@ def fit_network(
     Raises:
         RunFolderError: too few queries, or only one class of labels.
         CheckpointError: ``start`` has another shape.
+        ConfigError: training diverged.
     """
     check_examples(examples)
     network = _prepared(examples, config, start)
     with torch.no_grad():
         # Reduced once: from here on nobody reads hidden states.
         components = network.reduce_rows(examples.hidden, len(examples))
-    held_out = held_out_parts(examples, seeds=config.network.seeds, seed=config.seed)
+    held_out = held_out_parts(examples.questions, seeds=config.network.seeds, seed=config.seed)
     optimiser = config.optimiser
     module = RouterModule(
         network,
@@ -157,6 +160,11 @@ def fit_network(
         except SystemExit as end:
             # Lightning turns Ctrl-C into the end of the process; the caller has a word in that.
             raise KeyboardInterrupt from end
+    if not module.best_loss.isfinite().all():
+        raise ConfigError(
+            "training diverged: the validation loss was never finite; expected a lower "
+            f"optimiser.learning_rate than {module.learning_rate:g}"
+        )
     module.restore_best()
     network.eval()
     return Fitted(network=network, out_of_fold=_calibrate(network, examples, data))
@@ -183,23 +191,25 @@ def vote_fails(examples: Examples) -> torch.Tensor:
     return voted == 0
 
 
-def held_out_parts(examples: Examples, *, seeds: int, seed: int) -> torch.Tensor:
-    """Which queries each network leaves out: a quarter, with its share of failures.
+def held_out_parts(questions: Sequence[str], *, seeds: int, seed: int) -> torch.Tensor:
+    """Which queries each network leaves out: a quarter, by their questions.
+
+    A question's part follows from its hash and the seed alone. So equal questions are left out
+    together, and a network that starts from another, fitted with the same seed on whatever run,
+    leaves out what that one had left out.
 
     Args:
-        examples: n queries.
-        seeds: S.
+        questions: hashes, n.
+        seeds: S; with fewer than four, two networks leave out a half each, three a third.
         seed: of the division.
 
     Returns:
-        True where a query is left out, shape [n, S].
+        True where a query is left out, shape [n, S]; every query by somebody.
     """
-    generator = torch.Generator().manual_seed(seed)
-    order = torch.randperm(len(examples), generator=generator)
-    order = order[torch.argsort(vote_fails(examples)[order].float(), stable=True)]
-    part = torch.empty(len(examples), dtype=torch.long)
-    part[order] = torch.arange(len(examples)) % _PARTS
-    return part[:, None] == torch.arange(seeds)[None] % _PARTS
+    parts = min(_PARTS, seeds)
+    digests = [hashlib.sha256(f"left out {seed} {text}".encode()).digest() for text in questions]
+    part = torch.tensor([int.from_bytes(digest[:8], "big") % parts for digest in digests])
+    return part[:, None] == torch.arange(seeds)[None] % parts
 
 
 def check_examples(examples: Examples) -> None:
@@ -341,39 +351,26 @@ def scored(network: RouterNetwork, examples: Examples) -> Scored:
 
 def _calibrate(network: RouterNetwork, examples: Examples, data: RouterDataModule) -> Scored:
     """Calibrate on what networks say of queries that they left out."""
-    logits, labels, choice, seen = _left_out(network, data.as_validated())
-    _fit_calibration(network, logits, labels, seen)
-    if examples.members > MOST_PLACES:
-        # Calibrated on small ensembles, as they will be served; told of everybody's.
-        logits, _, choice, _ = _left_out(network, data.everybody())
+    logits, labels, choice = _left_out(network, data.as_validated())
+    for head in range(len(HEADS)):
+        network.calibration[head] = torch.tensor(fit_platt(logits[:, head], labels[:, head]))
+    if not served_whole(examples.members):
+        # Calibrated on small ensembles, as others will be served; told of everybody's.
+        logits, _, choice = _left_out(network, data.everybody())
     slope, offset = network.calibration.unbind(1)
     return Scored(probabilities=torch.sigmoid(logits * slope + offset), choice=choice)
 
 
-def _fit_calibration(
-    network: RouterNetwork,
-    logits: torch.Tensor,
-    labels: torch.Tensor,
-    seen: torch.Tensor,
-) -> None:
-    for head in range(len(HEADS)):
-        slope, offset = fit_platt(logits[seen, head], labels[seen, head])
-        network.calibration[head] = torch.tensor([slope, offset])
-
-
 def _left_out(
     network: RouterNetwork, batches: Iterable[RouterBatch]
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Logits [n, heads], labels [n, heads], choice [n], and where anybody had left a query out."""
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Logits [n, heads], labels [n, heads] and choice [n], of those that left a query out."""
     rows = []
     for batch in batches:
         drawn = batch.drawn
         with torch.no_grad():
             logits = network.logits(drawn.inputs)
         weights = batch.held_out.T.float()  # [S, B]
-        seen = batch.held_out.any(1)
-        # With fewer networks than parts some queries were left out by nobody.
-        weights[:, ~seen] = 1.0
         weights = (weights / weights.sum(0))[..., None]
         right = (softmax(logits.candidates, dim=-1) * weights).sum(0)
         oracle = torch.logit((torch.sigmoid(logits.oracle) * weights).sum(0), eps=1e-6)
@@ -381,6 +378,6 @@ def _left_out(
         choice = right[:, 1:].argmax(1)
         voted = vote_places(drawn.inputs.clusters)
         labels = [drawn.target != 1 + choice, drawn.target != 1 + voted, drawn.oracle_right > 0]
-        rows.append((raw, torch.stack(labels, dim=1).float(), choice, seen))
-    said, labelled, choices, left_out = zip(*rows, strict=True)
-    return torch.cat(said), torch.cat(labelled), torch.cat(choices), torch.cat(left_out)
+        rows.append((raw, torch.stack(labels, dim=1).float(), choice))
+    said, labelled, choices = zip(*rows, strict=True)
+    return torch.cat(said), torch.cat(labelled), torch.cat(choices)

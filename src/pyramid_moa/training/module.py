@@ -34,7 +34,7 @@ class RouterModule(pl.LightningModule):
         """Wrap a network whose inputs are fitted and whose weights are drawn or another's."""
         super().__init__()
         self.network = network
-        self._learning_rate = learning_rate
+        self.learning_rate = learning_rate
         self._config = config
         self._seed = seed
         self._names = tuple(name for name, _ in network.named_parameters())
@@ -74,7 +74,7 @@ class RouterModule(pl.LightningModule):
         self.steps += 1
         # Early on the mean is of few steps, and soon leaves the first ones behind.
         share = max(1.0 - self._config.averaging, 1.0 / (1.0 + 0.1 * float(self.steps)))
-        pull = self._learning_rate * self._config.weight_decay
+        pull = self.learning_rate * self._config.weight_decay
         with torch.no_grad():
             for name, value in self.network.named_parameters():
                 value.lerp_(self._kept("anchor", name), pull)
@@ -89,7 +89,8 @@ class RouterModule(pl.LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         """Keep the weights of every network that has become better."""
-        counts = self._over_processes(torch.stack(self._counts).sum(0))
+        # Of two dozen queries a part may be empty: its network keeps the first epoch's weights.
+        counts = self._over_processes(torch.stack(self._counts).sum(0)).clamp(min=1.0)
         loss = self._over_processes(torch.stack(self._sums).sum(0)) / counts  # [S]
         self._sums, self._counts = [], []
         better = loss < self.best_loss
@@ -130,7 +131,7 @@ class RouterModule(pl.LightningModule):
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Adam; early stopping does what a schedule would, ``on_train_batch_end`` the decay."""
-        return torch.optim.Adam(self.network.parameters(), lr=self._learning_rate)
+        return torch.optim.Adam(self.network.parameters(), lr=self.learning_rate)
 
     def _over_processes(self, values: Tensor) -> Tensor:
         """Sum over the processes that share the fitting."""

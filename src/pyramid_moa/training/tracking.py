@@ -105,13 +105,15 @@ def _named(name: str, work: Path) -> "Logger":
     module, _, attribute = name.rpartition(".")
     try:
         found = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
+    except (ImportError, AttributeError, TypeError, ValueError) as error:
         raise ConfigError(
             f"tracking.loggers: expected csv, wandb or the class of a Lightning logger such as "
             f"lightning.pytorch.loggers.TensorBoardLogger, found {name!r} ({error})"
         ) from error
     if not (isinstance(found, type) and issubclass(found, Logger)):
         raise ConfigError(f"tracking.loggers: {name} is no Lightning logger")
+    if found.__name__ == "WandbLogger":
+        raise ConfigError(f"tracking.loggers: expected wandb, which keeps to wandb_offline: {name}")
     make: Callable[..., Logger] = found
     try:
         return make(save_dir=work)

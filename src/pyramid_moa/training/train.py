@@ -79,6 +79,9 @@ def train(
     check_examples(learned_from)
     start = _start(Path(init), data, spec) if init is not None else None
     network = start.network if start is not None else None
+    if start is not None:
+        # With its seed the same networks leave out the same questions as in its own training.
+        config = replace(config, seed=start.card.trained_on["config"]["seed"])
     work = _work_folder(out, config, learned_from, network)
     with tracking(config, work) as followed:
         fitted = fit_network(
@@ -110,8 +113,6 @@ def train(
         router.save(out)
         followed.result(router.card.validation, router.card.validation_curve, out)
     (work / LAST).unlink(missing_ok=True)
-    if start is not None:
-        say("started from a router that may know these questions: out-of-fold figures may flatter")
     _tell(say, router, out)
     return router
 
