@@ -44,8 +44,8 @@ def test_half_of_the_draws_from_a_small_pyramid_ask_everybody():
     assert everybody == pytest.approx(0.5 + 0.5 / 4, abs=0.03)
 
 
-def test_eight_members_are_drawn_two_to_six_at_a_time():
-    sizes = (draw_members(8, COUNT, seeded()) >= 0).sum(1)
+def test_nine_members_are_drawn_two_to_six_at_a_time():
+    sizes = (draw_members(9, COUNT, seeded()) >= 0).sum(1)
     assert (int(sizes.min()), int(sizes.max())) == (2, 6)
     for size in range(2, 7):
         assert float((sizes == size).float().mean()) == pytest.approx(1 / 5, abs=0.03)
