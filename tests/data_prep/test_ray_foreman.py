@@ -213,7 +213,7 @@ def test_a_worker_with_another_model_in_its_folder_asks_nothing(work, answering)
 
 def test_a_failure_under_strict_ends_the_run_of_another_worker(work, answering, monkeypatch):
     monkeypatch.setattr(ray_worker, "_REPORT_EVERY_S", 0.02)
-    answering.delay_s = 0.1
+    answering.delay_s = 1.0
     answering.wrong = lambda question: Reply(status=400) if question.startswith("8 ") else None
     foreman = Foreman(most_usd=None, spent_usd=0.0)
     strict = replace(work, strict=True)

@@ -1,7 +1,6 @@
 """Fitting on tensors: what is left out, what is kept, what is calibrated."""
 
 import csv
-import sys
 from dataclasses import replace
 
 import pytest
@@ -306,9 +305,7 @@ def followed(folder, processes):
     return network, {name: [float(row[name]) for row in rows if row.get(name)] for name in LOSSES}
 
 
-@pytest.mark.skipif(sys.platform == "darwin", reason="macOS: forked processes can't use its BLAS")
-@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded, use of fork")
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(300)
 def test_two_processes_give_the_curves_of_one(tmp_path):
     alone, curves = followed(tmp_path / "one", 1)
     together, shared = followed(tmp_path / "two", 2)

@@ -23,6 +23,7 @@ ORACLE = np.array([1, 1, 1, 0, 1, 1, 1, 0], dtype=bool)
 AGREE = np.arange(8) >= 4
 MEMBERS_COST, ORACLE_COST = 0.2, 1.0
 P_FAIL = np.array([0.9, 0.8, 0.6, 0.3, 0.4, 0.1, 0.1, 0.1])
+OWN = {"own": np.zeros(8, dtype=np.int64), "p_own_fails": P_FAIL}
 ONES = np.ones((1, 8))
 
 
@@ -53,6 +54,8 @@ def cell(dial, asked, *, p_fail=P_FAIL, probability=True):
         train_cost=cost.mean(axis=1),
         p_fail=p_fail,
         own_fails=~VOTE[: len(p_fail)],
+        own=np.zeros(len(p_fail), dtype=np.int64),
+        p_own_fails=p_fail,
         is_probability=np.array(probability),
         fell_back=np.array(False),
         seconds=np.array(0.0),
@@ -147,12 +150,12 @@ def test_failure_figures(figures):
 
 def test_ranking_is_within_folds():
     fold = np.array([0, 0, 0, 1, 0, 1, 1, 1])
-    scores = SeedScores(p_fail=P_FAIL + 5 * (fold == 1), own_fails=~VOTE, fold=fold)
+    scores = SeedScores(p_fail=P_FAIL + 5 * (fold == 1), own_fails=~VOTE, **OWN, fold=fold)
     ranked = within_folds(scores, ONES)
     # Fold 0: 3 failures above 1 success; fold 1: 1 failure above 3 successes.
     assert ranked["auroc"] == pytest.approx([1.0])
     assert ranked["precision"] == pytest.approx([1.0])
-    single = SeedScores(p_fail=P_FAIL, own_fails=~VOTE, fold=np.where(VOTE, 0, 1))
+    single = SeedScores(p_fail=P_FAIL, own_fails=~VOTE, **OWN, fold=np.where(VOTE, 0, 1))
     assert np.isnan(within_folds(single, ONES)["auroc"]).all()
 
 

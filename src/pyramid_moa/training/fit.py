@@ -4,7 +4,7 @@ import hashlib
 import logging
 import warnings
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -133,7 +133,7 @@ def fit_network(
         seed=config.seed,
     )
     data = RouterDataModule(
-        examples,
+        replace(examples, hidden=()),
         components,
         held_out,
         batch_size=config.optimiser.batch_size,
@@ -313,8 +313,8 @@ def _trainer(
     return pl.Trainer(
         accelerator="cpu",  # a few thousand weights: moving them to a GPU takes longer than fitting
         devices=config.optimiser.processes,
-        # Forked processes share the examples, however many they are.
-        strategy="ddp_fork" if config.optimiser.processes > 1 else "auto",
+        # Torch shares the examples' memory among processes; it can't fork one that has trained.
+        strategy="ddp_spawn" if config.optimiser.processes > 1 else "auto",
         # Every process takes its part of each batch, see ``RouterDataModule``.
         use_distributed_sampler=False,
         max_epochs=config.optimiser.max_epochs,

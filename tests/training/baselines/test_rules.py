@@ -31,6 +31,11 @@ def with_confidence(run):
     return replace(run, generations=generations)
 
 
+def nobody(question):
+    """No question of a pool is held out: there is no pool."""
+    return False
+
+
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     path = write_run(tmp_path_factory.mktemp("runs") / "run", count=240, seed=3)
@@ -50,7 +55,7 @@ def parts(data):
 
 @pytest.fixture(scope="module")
 def fitted(data, parts):
-    return {name: rule.fit(data, parts[0], 0) for name, rule in RULES.items()}
+    return {name: rule.fit(data, parts[0], 0, nobody) for name, rule in RULES.items()}
 
 
 def other_labels(run, positions):
@@ -82,7 +87,7 @@ def test_test_labels_have_no_part(name, run, data, parts, fitted):
     train, test = parts
     turned = rule_run(other_labels(run, test))
     assert (turned.correct[test] != data.correct[test]).mean() > 0.9
-    again = RULES[name].fit(turned, train, 0)
+    again = RULES[name].fit(turned, train, 0, nobody)
     same(again.train, fitted[name].train)
     same(again.decide(turned, test), fitted[name].decide(data, test))
 
@@ -96,7 +101,7 @@ def test_hindsight_alone_reads_them(run, data, parts, fitted):
 @pytest.mark.parametrize("name", LEARNED)
 def test_training_labels_decide(name, run, data, parts, fitted):
     train, test = parts
-    other = RULES[name].fit(rule_run(other_labels(run, train[::2])), train, 0)
+    other = RULES[name].fit(rule_run(other_labels(run, train[::2])), train, 0, nobody)
     before, after = fitted[name].decide(data, test), other.decide(data, test)
     assert (before.failure.values != after.failure.values).any()
 
@@ -143,7 +148,7 @@ def test_out_of_fold_scores_are_not_those_of_the_fit(data, parts):
             chance = replace(
                 data, correct=correct, run=replace(data.run, labels=labels), _remembered={}
             )
-            scores = RULES[name].fit(chance, train, 0).train.failure.values
+            scores = RULES[name].fit(chance, train, 0, nobody).train.failure.values
             aurocs.append(roc_auc_score(chance.vote_fails[train], scores))
         assert np.mean(aurocs) < 0.62, name
 
@@ -214,7 +219,7 @@ def test_one_class_in_training(name, run, parts):
     }
     labels = [replace(label, vote_correct=True, oracle_correct=True) for label in run.labels]
     sure = rule_run(replace(run, labels=labels, generations=generations))
-    fitted = RULES[name].fit(sure, train, 0)
+    fitted = RULES[name].fit(sure, train, 0, nobody)
     choices = fitted.decide(sure, test)
     if choices.failure is not None:
         assert np.isfinite(choices.failure.values).all()
