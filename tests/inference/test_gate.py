@@ -322,10 +322,17 @@ def test_what_was_opened_is_closed_when_the_router_does_not_fit(
     assert len(opened) == 4
 
 
-def test_other_members_are_seen_before_any_model_is_loaded(opened, tmp_path, trained):
+def test_other_members_are_seen_before_any_model_is_loaded(opened, tmp_path, trained_on_hidden):
     with pytest.raises(CheckpointError, match=r"members: .*large, middle, small; .*large, tiny"):
-        Gate.from_config(write_pyramid(tmp_path, ("large", "tiny")), router=trained)
+        Gate.from_config(write_pyramid(tmp_path, ("large", "tiny")), router=trained_on_hidden)
     assert not opened
+
+
+def test_a_router_serves_members_that_it_was_not_trained_on(opened, tmp_path, trained):
+    with Gate.from_config(write_pyramid(tmp_path, ("large", "tiny")), router=trained) as gate:
+        decision = gate.answer("2 apples and 3 are how many?")
+    assert decision.rule == "router"
+    assert 0.0 < decision.p_ensemble_fails < 1.0
 
 
 def test_a_wrong_checkpoint_is_seen_before_any_model_is_loaded(opened, tmp_path):
