@@ -49,6 +49,7 @@ def main(side: str, folder: Path, queries: int) -> None:
             def close(self) -> None:
                 """Stay open."""
 
+        # Opened once, for every pair.
         label_module.open_model = lambda entry, *_, **__: Open(entry)  # type: ignore[assignment]
 
         def work() -> float:

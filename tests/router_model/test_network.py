@@ -13,6 +13,7 @@ from pyramid_moa.router_model.network import (
     NetworkInputs,
     NetworkShape,
     RouterNetwork,
+    chosen_places,
     head_logits,
 )
 from pyramid_moa.router_model.vote_figures import same_answers
@@ -376,3 +377,9 @@ def test_a_drawn_network_is_the_same_for_the_same_generator():
     assert first.read.weight.std() > 0
     second.reset(torch.Generator().manual_seed(4))
     assert not torch.equal(first.read.weight, second.read.weight)
+
+
+def test_a_place_without_an_answer_is_chosen_only_where_nobody_gave_one():
+    clusters = torch.tensor([[NO_ANSWER, 1, 2], [NO_ANSWER, 1, 1], [NO_ANSWER] * 3])
+    right = torch.tensor([[0.0, 0.2, 0.7], [0.0, 0.0, 0.0], [0.0, 0.0, 0.0]])
+    assert chosen_places(right, clusters).tolist() == [2, 1, 0]

@@ -36,6 +36,7 @@ __all__ = [
     "NetworkInputs",
     "NetworkShape",
     "RouterNetwork",
+    "chosen_places",
     "head_logits",
 ]
 
@@ -433,6 +434,17 @@ def head_logits(right: Tensor, oracle: Tensor, clusters: Tensor) -> Tensor:
     if_not, if_so = torch.sigmoid(oracle).mean(0).unbind(-1)
     oracle_right = right[:, 0] * if_not + (1.0 - right[:, 0]) * if_so
     return torch.logit(torch.stack([1.0 - best, 1.0 - voted, oracle_right], dim=1), eps=_TINY)
+
+
+def chosen_places(right: Tensor, clusters: Tensor) -> Tensor:
+    """Place of the most probable answer, the ensemble's: int [B].
+
+    Args:
+        right: probability of the answer that begins at each place, [B, M].
+        clusters: int [B, M]. A place without an answer is chosen only where nobody gave one,
+            even where all probabilities are too small to be told from zero.
+    """
+    return right.where(clusters >= 0, -1.0).argmax(1)
 
 
 class _Layer(nn.Module):

@@ -14,7 +14,12 @@ from pyramid_moa.records import Generation
 from pyramid_moa.router_model.card import RouterCard
 from pyramid_moa.router_model.checkpoint import read_checkpoint, write_checkpoint
 from pyramid_moa.router_model.features import Evidence, FeatureSpec, gather_evidence
-from pyramid_moa.router_model.network import UNKNOWN, NetworkInputs, RouterNetwork
+from pyramid_moa.router_model.network import (
+    UNKNOWN,
+    NetworkInputs,
+    RouterNetwork,
+    chosen_places,
+)
 from pyramid_moa.router_model.policy import Scores
 
 __all__ = ["Router"]
@@ -153,7 +158,7 @@ class Router:
             p_ensemble_fails=1.0 if nobody else fails,
             p_oracle_right=oracle,
             p_vote_fails=1.0 if nobody else vote_fails,
-            choice=None if nobody else int(right[0].where(inputs.clusters[0] >= 0, -1.0).argmax()),
+            choice=None if nobody else int(chosen_places(right, inputs.clusters)),
         )
 
     def _vector(self, member: str, size: int, generation: Generation | None) -> NDArray[np.float16]:

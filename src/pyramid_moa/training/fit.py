@@ -19,6 +19,7 @@ from pyramid_moa.router_model.network import (
     HEADS,
     NetworkShape,
     RouterNetwork,
+    chosen_places,
     head_logits,
 )
 from pyramid_moa.router_model.policy import Scores
@@ -345,7 +346,7 @@ def scored(network: RouterNetwork, examples: Examples) -> Scored:
             drawn = draw(examples, components, index, members, nobody)
             probabilities, right = network.probabilities(drawn.inputs)
             parts.append(probabilities)
-            choices.append(right.argmax(1))
+            choices.append(chosen_places(right, drawn.inputs.clusters))
     return Scored(probabilities=torch.cat(parts), choice=torch.cat(choices))
 
 
@@ -375,7 +376,7 @@ def _left_out(
         right = (softmax(logits.candidates, dim=-1) * weights).sum(0)
         oracle = torch.logit((torch.sigmoid(logits.oracle) * weights).sum(0), eps=1e-6)
         raw = head_logits(right, oracle[None], drawn.inputs.clusters)
-        choice = right[:, 1:].argmax(1)
+        choice = chosen_places(right[:, 1:], drawn.inputs.clusters)
         voted = vote_places(drawn.inputs.clusters)
         labels = [drawn.target != 1 + choice, drawn.target != 1 + voted, drawn.oracle_right > 0]
         rows.append((raw, torch.stack(labels, dim=1).float(), choice))

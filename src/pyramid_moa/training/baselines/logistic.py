@@ -2,11 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from pyramid_moa.training.baselines.inner_folds import InnerFold, out_of_fold
+from pyramid_moa.training.baselines.rule_run import Positions
 from pyramid_moa.training.outcomes import BoolArray, FloatArray
 
 __all__ = ["STRENGTHS", "TunedLogistic", "tuned_logistic"]
@@ -49,9 +51,7 @@ def tuned_logistic(
     for strength in STRENGTHS:
         predicted = out_of_fold(
             folds,
-            lambda fitted, held, c=strength: _predict(  # type: ignore[misc] # a bound default
-                _fit(columns[fitted], labels[fitted], c), columns[held]
-            ),
+            partial(_predict_held, columns, labels, strength),
             len(labels),
         )
         sure = np.where(labels, predicted, 1.0 - predicted)
@@ -65,6 +65,12 @@ def tuned_logistic(
     )
 
 
+def _predict_held(
+    columns: FloatArray, labels: BoolArray, strength: float, fitted: Positions, held: Positions
+) -> FloatArray:
+    return _predict(_fit(columns[fitted], labels[fitted], strength), columns[held])
+
+
 def _fit(columns: FloatArray, labels: BoolArray, strength: float) -> Any:  # noqa: ANN401 - or a share
     from sklearn.linear_model import LogisticRegression
 
@@ -73,7 +79,7 @@ def _fit(columns: FloatArray, labels: BoolArray, strength: float) -> Any:  # noq
     return LogisticRegression(C=strength, max_iter=500).fit(columns, labels)
 
 
-def _predict(model: Any, columns: FloatArray) -> FloatArray:  # noqa: ANN401
+def _predict(model: Any, columns: FloatArray) -> FloatArray:  # noqa: ANN401 - or a share
     if isinstance(model, float):
         return np.full(len(columns), model)
     probabilities: FloatArray = model.predict_proba(columns)[:, 1]

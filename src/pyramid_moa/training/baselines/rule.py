@@ -63,9 +63,9 @@ class FittedRule(Protocol):
     @property
     def dial(self) -> FloatArray: ...  # noqa: D102 - told above
     @property
-    def train(self) -> Choices: ...  # noqa: D102
+    def train(self) -> Choices: ...  # noqa: D102 - likewise
     @property
-    def fell_back(self) -> bool: ...  # noqa: D102
+    def fell_back(self) -> bool: ...  # noqa: D102 - likewise
 
     def decide(self, data: RuleRun, positions: Positions) -> Choices:
         """Decide queries that it was not fitted on; labels have no part in it.
