@@ -16,6 +16,7 @@ from synthetic import quick_config
 ALL = (
     "vote",
     "router",
+    "router-sequential",
     "cascade-routing",
     "query-only",
     "scorer",

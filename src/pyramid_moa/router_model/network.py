@@ -263,6 +263,10 @@ class RouterNetwork(nn.Module):
         pieces = [self.reduce([float_rows(rows, span) for rows in hidden]) for span in spans(count)]
         return torch.cat(pieces)
 
+    def standard_question(self, question: Tensor) -> Tensor:
+        """A question's features as they are read, [B, Q]."""
+        return _standard(question, self.question_mean, self.question_scale)
+
     def logits(self, inputs: NetworkInputs) -> Logits:
         """Uncalibrated scores of all S networks."""
         codes = self._codes(inputs)  # [S, B, M, E]
@@ -313,9 +317,7 @@ class RouterNetwork(nn.Module):
             torch.nan_to_num(standard),
             standard.isnan().to(standard.dtype),
             torch.nan_to_num(relative),
-            _standard(inputs.question, self.question_mean, self.question_scale)[:, None].expand(
-                -1, places, -1
-            ),
+            self.standard_question(inputs.question)[:, None].expand(-1, places, -1),
             self._skills(inputs.members)[..., None],
             stranger.to(standard.dtype),
         ]
@@ -364,7 +366,7 @@ class RouterNetwork(nn.Module):
             [
                 alike,
                 query_figures(votes, total, skills),
-                _standard(inputs.question, self.question_mean, self.question_scale),
+                self.standard_question(inputs.question),
             ],
             dim=-1,
         ).expand(self.shape.seeds, -1, -1)

@@ -9,7 +9,15 @@ from pyramid_moa.router_model.network import UNKNOWN, NetworkInputs
 from pyramid_moa.router_model.vote_figures import same_answers
 from pyramid_moa.training.examples import Examples
 
-__all__ = ["Drawn", "all_members", "draw", "draw_members", "draw_strangers", "served_whole"]
+__all__ = [
+    "Drawn",
+    "all_members",
+    "draw",
+    "draw_members",
+    "draw_strangers",
+    "members_in",
+    "served_whole",
+]
 
 # More members than these are no pyramid that somebody serves, but models whose answers are there to
 # learn from; of them a draw takes some.
@@ -44,6 +52,11 @@ def served_whole(members: int) -> bool:
 def all_members(examples: Examples, count: int) -> torch.Tensor:
     """Everybody at the own place: int [count, M]."""
     return torch.arange(examples.members).expand(count, -1)
+
+
+def members_in(subset: int, members: int) -> torch.Tensor:
+    """The members of a set, one bit each, in rising order: int [size of the set]."""
+    return torch.tensor([number for number in range(members) if subset >> number & 1])
 
 
 def draw_members(members: int, count: int, generator: torch.Generator) -> torch.Tensor:

@@ -14,7 +14,15 @@ from pyramid_moa.training.head_to_head_cells import compute_cell
 from synthetic import quick_config, write_run
 
 RULES = {rule.name: rule for rule in all_rules(quick_config())}
-LEARNED = ("router", "cascade-routing", "query-only", "scorer", "self-check", "hidden-probe")
+LEARNED = (
+    "router",
+    "router-sequential",
+    "cascade-routing",
+    "query-only",
+    "scorer",
+    "self-check",
+    "hidden-probe",
+)
 HONEST = [name for name in RULES if name != "hindsight"]
 
 
@@ -200,8 +208,9 @@ def test_cascades_begin_with_the_cheapest_and_keep_their_budgets(name, data, par
     assert (np.diff(cell.train_accuracy) >= 0).all()
 
 
-def test_cascade_routing_spends_more_as_lambda_falls(data, parts):
-    cell = compute_cell(RULES["cascade-routing"], data, *parts, 0)
+@pytest.mark.parametrize("name", ["cascade-routing", "router-sequential"])
+def test_steps_spend_more_as_lambda_falls(name, data, parts):
+    cell = compute_cell(RULES[name], data, *parts, 0)
     assert (np.diff(cell.dial) < 0).all()
     assert cell.train_cost[0] < 0.3 * cell.train_cost[-1]
     assert cell.train_accuracy[-1] > cell.train_accuracy[0]

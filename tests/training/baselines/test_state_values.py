@@ -1,14 +1,33 @@
 """What sets of members are worth."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
 
 from pyramid_moa.data_prep.labelled_run import read_labelled_run
-from pyramid_moa.training.baselines.rule_run import rule_run
-from pyramid_moa.training.baselines.state_values import fit_state_values, question_design
+from pyramid_moa.training.baselines.rule_run import RuleRun, rule_run
+from pyramid_moa.training.baselines.state_values import fit_state_values, walk
 from pyramid_moa.training.baselines.subset_votes import members_of, subset_vote
+
+
+@dataclass(frozen=True)
+class Votes:
+    """Every query of a run, known by its votes alone."""
+
+    data: RuleRun
+
+    @property
+    def members(self):
+        return self.data.members
+
+    def columns(self, subset):
+        if not subset:
+            return np.zeros((self.data.n, 0))
+        return subset_vote(self.data, subset).features
+
+    def answer(self, subset):
+        return subset_vote(self.data, subset).answer if subset else np.full(self.data.n, -1)
 
 
 @pytest.fixture(scope="module")
@@ -16,10 +35,10 @@ def data(labelled_run):
     return rule_run(read_labelled_run(labelled_run))
 
 
-def values_of(data, lambdas):
-    train = np.arange(data.n)
-    design = question_design(data, train, directions=4, seed=0)
-    return fit_state_values(data, train, design, lambdas=np.array(lambdas), penalty=10.0), train
+def values_of(data, lambdas, **how):
+    evidence = Votes(data)
+    dial = np.array(lambdas)
+    return fit_state_values(evidence, data.correct, data.cost, dial=dial, penalty=10.0, **how)
 
 
 def test_votes_of_subsets(data):
@@ -35,10 +54,10 @@ def test_votes_of_subsets(data):
 
 
 def test_qualities_are_about_the_observed_shares(data):
-    values, everything = values_of(data, [0.1])
+    values = values_of(data, [0.1])
     for subset in range(1, 8):
-        step = values.step(data, subset, everything)
-        right = data.correct[everything, subset_vote(data, subset).answer]
+        step = values.step(Votes(data), subset)
+        right = data.correct[np.arange(data.n), subset_vote(data, subset).answer]
         assert step.stop.mean() == pytest.approx(right.mean(), abs=0.03)
         assert step.oracle.mean() == pytest.approx(data.correct[:, data.oracle].mean(), abs=0.03)
         # Whether the vote is right is told apart better than by its mean.
@@ -46,8 +65,8 @@ def test_qualities_are_about_the_observed_shares(data):
 
 
 def test_steps(data):
-    values, everything = values_of(data, [0.0, 200.0])
-    start = values.step(data, 0, everything)
+    values = values_of(data, [0.0, 200.0])
+    start = values.step(Votes(data), 0)
     assert np.isneginf(start.stop).all()  # nobody has answered
     assert start.members == [0, 1, 2]
     assert start.values.shape == (5, 2, data.n)
@@ -55,7 +74,7 @@ def test_steps(data):
     assert (start.values[:, 0].max(axis=0) >= start.values[:, 1].max(axis=0)).all()
     cheapest = int(data.cost[:, :3].mean(axis=0).argmin())
     assert (start.values[:, 1].argmax(axis=0) == 2 + cheapest).all()
-    last = values.step(data, 0b111, everything)
+    last = values.step(Votes(data), 0b111)
     assert last.members == []
     assert (last.values[:, 1].argmax(axis=0) == 0).all()  # the oracle is too dear
 
@@ -63,6 +82,33 @@ def test_steps(data):
 def test_a_dearer_oracle_is_worth_less(data):
     """The unit of lambda is the price of an oracle call, so members become cheap beside it."""
     dear = replace(data, cost=data.cost * [1, 1, 1, 10], _remembered={})
-    first, second = (values_of(own, [0.5])[0].prices[0] for own in (data, dear))
+    first, second = (values_of(own, [0.5]).prices[0] for own in (data, dear))
     assert first[-1] == second[-1] == 0.5
     assert second[:3] == pytest.approx(first[:3] / 10)
+
+
+def test_what_going_on_is_worth_is_what_became_of_it(data):
+    dial = [1.0, 0.3, 0.1]
+    # From nothing but a constant, what is expected is what the walk then reaches.
+    values = values_of(data, dial, realised=True)
+    start = values.step(Votes(data), 0)
+    choices = walk(values, Votes(data))
+    right = np.take_along_axis(data.correct, choices.answer.T, axis=1).T
+    relative = np.append(data.cost.mean(axis=0)[:-1], data.cost[:, -1].mean())
+    spent = choices.called @ (relative / relative[-1])  # at the models' mean prices, [K, n]
+    reached = (right - np.array(dial)[:, None] * spent).mean(axis=1)
+    assert reached == pytest.approx(start.values.max(axis=0).mean(axis=1), abs=1e-9)
+
+
+def test_a_set_without_an_answer_is_never_stopped_with(data):
+    class Silent(Votes):
+        def answer(self, subset):
+            return np.full(self.data.n, -1)
+
+    evidence = Silent(data)
+    values = fit_state_values(
+        evidence, data.correct, data.cost, dial=np.array([100.0]), penalty=10.0, realised=True
+    )
+    choices = walk(values, evidence)
+    assert (choices.answer == data.oracle).all()
+    assert choices.called[..., data.oracle].all()

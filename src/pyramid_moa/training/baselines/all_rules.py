@@ -13,6 +13,7 @@ from pyramid_moa.training.baselines.fixed_rules import (
 )
 from pyramid_moa.training.baselines.hidden_probe import HiddenProbeRule
 from pyramid_moa.training.baselines.ours import OurRule, Pool
+from pyramid_moa.training.baselines.ours_sequential import SequentialRule
 from pyramid_moa.training.baselines.query_only import QueryOnlyRule
 from pyramid_moa.training.baselines.rule import Rule
 from pyramid_moa.training.baselines.scorer import ScorerRule
@@ -29,10 +30,14 @@ def all_rules(config: TrainConfig, pools: Sequence[Pool] = ()) -> list[Rule]:
         config: how our router is trained.
         pools: what another one starts from.
     """
+    router = OurRule(config=config)
+    started = OurRule(config=config, pools=pools, name="router-from-pool")
     return [
         VoteRule(),
-        OurRule(config=config),
-        *([OurRule(config=config, pools=pools, name="router-from-pool")] if pools else []),
+        router,
+        SequentialRule(router=router),
+        *([started] if pools else []),
+        *([SequentialRule(router=started, name="sequential-from-pool")] if pools else []),
         CascadeRoutingRule(),
         QueryOnlyRule(),
         ScorerRule(),

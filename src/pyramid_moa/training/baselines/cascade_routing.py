@@ -7,29 +7,32 @@ of the answer that it leads to, minus lambda times the cost of getting there.
 Legend: K settings of lambda, n queries.
 """
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
-from pyramid_moa.training.baselines.dial import SETTINGS
-from pyramid_moa.training.baselines.inner_folds import InnerFold, inner_folds
+from pyramid_moa.training.baselines.inner_folds import inner_folds
 from pyramid_moa.training.baselines.rule import Choices, FailureScores, FittedRule, HeldOut
 from pyramid_moa.training.baselines.rule_run import Positions, RuleRun
 from pyramid_moa.training.baselines.state_values import (
     StateValues,
     fit_state_values,
-    question_design,
+    joined,
+    lambdas,
+    walk,
 )
 from pyramid_moa.training.baselines.subset_votes import subset_vote
 from pyramid_moa.training.baselines.text_design import TextDesign
+from pyramid_moa.training.baselines.text_features import question_counts, question_numbers
 from pyramid_moa.training.outcomes import BoolArray, FloatArray
 
-__all__ = ["CascadeRoutingRule"]
+__all__ = ["MOST_MEMBERS", "CascadeRoutingRule"]
+
+MOST_MEMBERS = 7
+"""More have too many sets to go through."""
 
 _PENALTIES = (1.0, 10.0, 100.0, 1000.0)
-_MOST_MEMBERS = 7
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,113 +58,105 @@ class CascadeRoutingRule:
 
     def absent(self, data: RuleRun) -> str | None:
         """It goes through all sets of members."""
-        if data.members > _MOST_MEMBERS:
+        if data.members > MOST_MEMBERS:
             return f"{data.members} members have too many sets to go through"
         return None
 
     def fit(self, data: RuleRun, train: Positions, seed: int, held_out: HeldOut) -> FittedRule:
         """Choose the penalty and fit all sets."""
-        lambdas = _lambdas()
-        folds = inner_folds(data, train, seed)
-        designs = [
-            question_design(data, train[fitted], directions=self.directions, seed=seed)
-            for fitted, _ in folds
+        folds = [
+            (held, _Evidence(data, train[fitted], design), _Evidence(data, train[held], design))
+            for fitted, held in inner_folds(data, train, seed)
+            for design in [_question_design(data, train[fitted], self.directions, seed)]
         ]
         penalty = min(
-            _PENALTIES, key=lambda value: _quality_error(data, train, folds, designs, value)
+            _PENALTIES,
+            key=lambda value: sum(_quality_error(own, other, value) for _, own, other in folds),
         )
-        parts = []
-        for (fitted, held), design in zip(folds, designs, strict=True):
-            values = fit_state_values(data, train[fitted], design, lambdas=lambdas, penalty=penalty)
-            parts.append((held, _choices(values, data, train[held])))
-        design = question_design(data, train, directions=self.directions, seed=seed)
+        dial = lambdas()
+        design = _question_design(data, train, self.directions, seed)
         return _Fitted(
-            dial=lambdas,
-            values=fit_state_values(data, train, design, lambdas=lambdas, penalty=penalty),
-            train=_joined(parts),
+            dial=dial,
+            design=design,
+            values=_values(_Evidence(data, train, design), dial, penalty),
+            train=joined(
+                [(held, walk(_values(own, dial, penalty), other)) for held, own, other in folds]
+            ),
         )
+
+
+@dataclass(frozen=True, eq=False)
+class _Evidence:
+    """What questions and votes of some queries say."""
+
+    data: RuleRun
+    positions: Positions
+    design: TextDesign
+
+    @property
+    def members(self) -> int:
+        return self.data.members
+
+    def columns(self, subset: int) -> FloatArray:
+        counts, numbers = question_counts(self.data), question_numbers(self.data)
+        about = self.design.columns(counts[self.positions], numbers[self.positions])
+        if not subset:
+            return about
+        return np.hstack([about, subset_vote(self.data, subset).features[self.positions]])
+
+    def answer(self, subset: int) -> Positions:
+        if not subset:
+            return np.full(len(self.positions), -1)
+        return subset_vote(self.data, subset).answer[self.positions]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Fitted:
     dial: FloatArray
+    design: TextDesign
     values: StateValues
     train: Choices
     fell_back: bool = False  # a regression on one class is its mean
 
     def decide(self, data: RuleRun, positions: Positions) -> Choices:
-        return _choices(self.values, data, positions)
+        evidence = _Evidence(data, positions, self.design)
+        everybody = self.values.step(evidence, (1 << data.members) - 1)
+        failure = FailureScores(
+            values=1.0 - everybody.stop,
+            answer=np.full(len(positions), data.vote),
+            is_probability=True,
+        )
+        return walk(self.values, evidence, failure=failure)
 
 
-def _lambdas() -> FloatArray:
-    """Accuracy that one oracle call's price has to buy, from dear to free: [K]."""
-    return np.append(np.geomspace(3.0, 0.003, SETTINGS - 1), 0.0)
+def _question_design(data: RuleRun, train: Positions, directions: int, seed: int) -> TextDesign:
+    """Fit the embedding of questions on training queries."""
+    return TextDesign(
+        question_counts(data)[train],
+        question_numbers(data)[train],
+        directions=directions,
+        seed=seed,
+    )
 
 
-def _quality_error(
-    data: RuleRun,
-    train: Positions,
-    folds: Sequence[InnerFold],
-    designs: Sequence[TextDesign],
-    penalty: float,
-) -> float:
+def _values(own: _Evidence, dial: FloatArray, penalty: float) -> StateValues:
+    data, train = own.data, own.positions
+    return fit_state_values(own, data.correct[train], data.cost[train], dial=dial, penalty=penalty)
+
+
+def _quality_error(own: _Evidence, other: _Evidence, penalty: float) -> float:
     """Squared error of all sets' qualities on queries that were left out."""
+    values = _values(own, np.zeros(0), penalty)
+    correct = other.data.correct[other.positions]
     total = 0.0
-    for (fitted, held), design in zip(folds, designs, strict=True):
-        values = fit_state_values(data, train[fitted], design, lambdas=np.zeros(0), penalty=penalty)
-        tested = train[held]
-        for subset in range(1 << data.members):
-            step = values.step(data, subset, tested)
-            total += _squared(step.oracle, data.correct[tested, data.oracle])
-            if subset:
-                answer = subset_vote(data, subset).answer[tested]
-                total += _squared(step.stop, data.correct[tested, answer])
+    for subset in range(1 << other.members):
+        step = values.step(other, subset)
+        total += _squared(step.oracle, correct[:, other.data.oracle])
+        if subset:
+            right = np.take_along_axis(correct, other.answer(subset)[:, None], axis=1)[:, 0]
+            total += _squared(step.stop, right)
     return total
 
 
 def _squared(predicted: FloatArray, right: BoolArray) -> float:
     return float(np.sum(np.square(predicted - right)))
-
-
-def _choices(values: StateValues, data: RuleRun, positions: Positions) -> Choices:
-    """Let every query take its steps, at every setting."""
-    shape = (len(values.prices), len(positions))
-    state = np.zeros(shape, dtype=np.int64)
-    called = np.zeros((*shape, data.members + 1), dtype=bool)
-    answer = np.full(shape, data.oracle)
-    going = np.ones(shape, dtype=bool)
-    failure = None
-    # A set's bits are a smaller number than those of any set that it can grow into.
-    for subset in range(1 << data.members):
-        here = going & (state == subset)
-        last = subset == (1 << data.members) - 1
-        if not here.any() and not last:
-            continue
-        step = values.step(data, subset, positions)
-        best = step.values.argmax(axis=0)  # [K, n]
-        if subset:
-            stops = here & (best == 0)
-            vote = np.broadcast_to(subset_vote(data, subset).answer[positions], shape)
-            answer[stops] = vote[stops]
-        called[here & (best == 1), data.oracle] = True
-        going &= ~(here & (best < 2))
-        for place, member in enumerate(step.members):
-            goes = here & (best == 2 + place)
-            called[goes, member] = True
-            state[goes] |= 1 << member
-        if last:
-            failure = FailureScores(
-                values=1.0 - step.stop,
-                answer=np.full(len(positions), data.vote),
-                is_probability=True,
-            )
-    return Choices(called=called, answer=answer, failure=failure)
-
-
-def _joined(parts: Sequence[tuple[Positions, Choices]]) -> Choices:
-    """Put the choices of left-out parts into the order of the training queries."""
-    order = np.argsort(np.concatenate([held for held, _ in parts]))
-    return Choices(
-        called=np.concatenate([part.called for _, part in parts], axis=1)[:, order],
-        answer=np.concatenate([part.answer for _, part in parts], axis=1)[:, order],
-    )

@@ -1,11 +1,13 @@
 """Our router as a rule among the others. What it learns and how is plugged in here alone."""
 
-from collections.abc import Callable, Sequence
+import hashlib
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from pyramid_moa.data_prep.labelled_run import LabelledRun
 from pyramid_moa.records import question_hash
@@ -14,17 +16,20 @@ from pyramid_moa.router_model.network import RouterNetwork
 from pyramid_moa.training.baselines.predicted_failure import (
     EnsembleScores,
     FailureRule,
+    failure_scores,
     vote_scores_of,
 )
-from pyramid_moa.training.baselines.rule import FittedRule, HeldOut
+from pyramid_moa.training.baselines.rule import FailureScores, FittedRule, HeldOut
 from pyramid_moa.training.baselines.rule_run import Positions, RuleRun
 from pyramid_moa.training.baselines.source_hash import source_hash
 from pyramid_moa.training.config import TrainConfig
 from pyramid_moa.training.examples import Examples, gather_examples
-from pyramid_moa.training.fit import Scored, fit_network, scored
+from pyramid_moa.training.fit import Fitted, Scored, fit_network, held_out_parts, scored
+from pyramid_moa.training.outcomes import FloatArray
+from pyramid_moa.training.set_scores import SetScores, score_sets
 from pyramid_moa.training.train import choose_hidden_key
 
-__all__ = ["OurRule", "Pool"]
+__all__ = ["OurRule", "Pool", "TrainedRouter"]
 
 
 class Pool:
@@ -82,37 +87,97 @@ class OurRule:
 
     def fit(self, data: RuleRun, train: Positions, seed: int, held_out: HeldOut) -> FittedRule:
         """Train it."""
-        if len(np.unique(data.vote_fails[train])) < 2:
+        trained = self.trained(data, train, seed, held_out)
+        if trained is None:
             return FailureRule.fitted(data, _by_share(data, train), _by_share, fell_back=True)
+        said = _ensemble_scores(data, train, trained.fitted.out_of_fold)
+        return FailureRule.fitted(data, said, trained.ensemble_scores)
+
+    def trained(
+        self, data: RuleRun, train: Positions, seed: int, held_out: HeldOut
+    ) -> "TrainedRouter | None":
+        """The router, trained once for all rules that ask it; None where there is nothing to learn.
+
+        Args:
+            data: the run.
+            train: positions of the queries whose labels may be read.
+            seed: of all that is drawn.
+            held_out: whether a question, by its hash, is kept from this fit.
+        """
+        if len(np.unique(data.vote_fails[train])) < 2:
+            return None
         config = replace(self.config, seed=self.config.seed + seed)
         grader = data.run.manifest.grader
         pool = next((one for one in self.pools if one.run.manifest.grader == grader), None)
-        start = pool.network(config, held_out) if pool is not None else None
-        return FailureRule.fitted(data, *_trained(data, train, config, start))
+
+        def make() -> TrainedRouter:
+            start = pool.network(config, held_out) if pool is not None else None
+            examples = _examples(data, config).take(train.tolist())
+            return TrainedRouter(
+                config=config,
+                examples=examples,
+                fitted=fit_network(examples, config, start=start),
+            )
+
+        digest = hashlib.sha256(train.tobytes()).hexdigest()
+        start = None if pool is None else pool.content_hash
+        return data.remember(f"router {config} {start} {digest}", make)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class TrainedRouter:
+    """A router fitted on some of a run's queries.
+
+    Attributes:
+        config: how.
+        examples: what it was fitted on.
+        fitted: the network, and what it says of those out of fold.
+    """
+
+    config: TrainConfig
+    examples: Examples
+    fitted: Fitted
+
+    def ensemble_scores(self, data: RuleRun, positions: Positions) -> EnsembleScores:
+        """Score other queries, everybody asked."""
+        said = scored(self.fitted.network, self._others(data, positions))
+        return _ensemble_scores(data, positions, said)
+
+    def failure(self, data: RuleRun, positions: Positions) -> FailureScores:
+        """The same as scores of failure alone."""
+        return failure_scores(data, self.ensemble_scores(data, positions))
+
+    def sets(self, data: RuleRun, positions: Positions) -> Sequence[SetScores]:
+        """Score other queries, every set of members asked."""
+        return score_sets(self.fitted.network, self._others(data, positions))
+
+    def out_of_fold_sets(self) -> Sequence[SetScores]:
+        """The same of the queries it was fitted on, by the networks that had left them out."""
+        return score_sets(self.fitted.network, self.examples, self._held_out)
+
+    def questions(self, data: RuleRun, positions: Positions) -> FloatArray:
+        """Signs of questions, standardised as the network reads them, [n, Q]."""
+        raw = _examples(data, self.config).question[positions]
+        return self.fitted.network.standard_question(raw).double().numpy()
+
+    @property
+    def _held_out(self) -> torch.Tensor:
+        seeds, seed = self.config.network.seeds, self.config.seed
+        return held_out_parts(self.examples.questions, seeds=seeds, seed=seed)
+
+    def _others(self, data: RuleRun, positions: Positions) -> Examples:
+        return _examples(data, self.config).take(positions.tolist())
 
 
 def _sources() -> list[Path]:
     """What fits the router."""
     training = Path(__file__).parent.parent
-    fitting = ("config", "data_module", "draws", "examples", "fit", "module", "train")
+    fitting = ("config", "data_module", "draws", "examples", "fit", "module", "set_scores", "train")
     return [
         *(training.parent / "router_model").glob("*.py"),
         *(training / f"{name}.py" for name in fitting),
         Path(__file__),
     ]
-
-
-def _trained(
-    data: RuleRun, train: Positions, config: TrainConfig, start: RouterNetwork | None
-) -> tuple[EnsembleScores, Callable[[RuleRun, Positions], EnsembleScores]]:
-    """Fit a router: out-of-fold scores of the training queries, and what scores others."""
-    fitted = fit_network(_examples(data, config).take(train.tolist()), config, start=start)
-
-    def score(data: RuleRun, positions: Positions) -> EnsembleScores:
-        test = _examples(data, config).take(positions.tolist())
-        return _ensemble_scores(data, positions, scored(fitted.network, test))
-
-    return _ensemble_scores(data, train, fitted.out_of_fold), score
 
 
 def _ensemble_scores(data: RuleRun, positions: Positions, said: Scored) -> EnsembleScores:

@@ -11,7 +11,7 @@ from pyramid_moa.training.baselines.rule import Choices, FailureScores
 from pyramid_moa.training.baselines.rule_run import Positions, RuleRun
 from pyramid_moa.training.outcomes import FloatArray
 
-__all__ = ["EnsembleScores", "FailureRule", "vote_scores_of"]
+__all__ = ["EnsembleScores", "FailureRule", "failure_scores", "vote_scores_of"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -96,16 +96,19 @@ class FailureRule:
         return _choices(data, self.score(data, positions), self.thresholds)
 
 
-def _choices(data: RuleRun, scores: EnsembleScores, thresholds: FloatArray) -> Choices:
+def failure_scores(data: RuleRun, scores: EnsembleScores) -> FailureScores:
+    """What is handed on of them: of the majority's answer, and of the ensemble's own."""
     if scores.p_vote_fails is None:
-        failure = FailureScores(values=scores.p_fail, answer=scores.answer, is_probability=True)
-    else:
-        failure = FailureScores(
-            values=scores.p_vote_fails,
-            answer=np.full_like(scores.answer, data.vote),
-            is_probability=True,
-            own=scores.answer,
-            own_values=scores.p_fail,
-        )
+        return FailureScores(values=scores.p_fail, answer=scores.answer, is_probability=True)
+    return FailureScores(
+        values=scores.p_vote_fails,
+        answer=np.full_like(scores.answer, data.vote),
+        is_probability=True,
+        own=scores.answer,
+        own_values=scores.p_fail,
+    )
+
+
+def _choices(data: RuleRun, scores: EnsembleScores, thresholds: FloatArray) -> Choices:
     asked = scores.priority > thresholds[:, None]
-    return escalate(data, asked, own=scores.answer, failure=failure)
+    return escalate(data, asked, own=scores.answer, failure=failure_scores(data, scores))

@@ -1,19 +1,39 @@
 """What every set of members that have answered is worth: qualities, and the value of going on.
 
-Legend: K settings of lambda, n queries, d features of a set.
+Legend: K settings of lambda, n queries, m members, d features of a set.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
-from pyramid_moa.training.baselines.rule_run import Positions, RuleRun
-from pyramid_moa.training.baselines.subset_votes import subset_vote
-from pyramid_moa.training.baselines.text_design import TextDesign
-from pyramid_moa.training.baselines.text_features import question_counts, question_numbers
-from pyramid_moa.training.outcomes import FloatArray
+from pyramid_moa.training.baselines.rule import Choices, FailureScores
+from pyramid_moa.training.baselines.rule_run import Positions
+from pyramid_moa.training.outcomes import BoolArray, FloatArray
 
-__all__ = ["StateValues", "Step", "fit_state_values", "question_design"]
+__all__ = ["SetEvidence", "StateValues", "Step", "fit_state_values", "joined", "lambdas", "walk"]
+
+# From a dear lambda to a free oracle.
+_SETTINGS = 51
+
+
+class SetEvidence(Protocol):
+    """What n queries show once a set of members has answered; a set has one bit a member."""
+
+    @property
+    def members(self) -> int:
+        """M."""
+        ...
+
+    def columns(self, subset: int) -> FloatArray:
+        """Features, [n, d]; also of the empty set, 0."""
+        ...
+
+    def answer(self, subset: int) -> Positions:
+        """Column of the answer that the set gives, as in `RuleRun.correct`; -1 where none, [n]."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -21,7 +41,7 @@ class Step:
     """The steps there are from a set, and what each is worth.
 
     Attributes:
-        stop: expected quality of the set's vote, float [n]; -inf for the empty set.
+        stop: expected quality of the set's answer, float [n]; -inf where it gives none.
         oracle: expected quality of the oracle's answer, float [n].
         values: of stopping, of the oracle, and of each member in ``members``, less their costs,
             float [2 + members, K, n].
@@ -39,70 +59,116 @@ class StateValues:
     """Fitted regressions of every set.
 
     Attributes:
-        design: of the question's text.
         ridges: one a set.
         members: m.
         prices: what each model's call costs in expected accuracy, float [K, m + 1].
     """
 
-    design: TextDesign
     ridges: "list[_Ridge]"
     members: int
     prices: FloatArray
 
-    def step(self, data: RuleRun, subset: int, positions: Positions) -> Step:
+    def step(self, evidence: SetEvidence, subset: int) -> Step:
         """Look at the steps from a set, for queries whose answers of the set are known."""
-        columns = _columns(self.design, data, subset, positions)
-        return _step(self.ridges[subset].predict(columns), subset, self.members, self.prices)
+        predicted = self.ridges[subset].predict(evidence.columns(subset))
+        return _step(predicted, evidence.answer(subset) >= 0, subset, self.members, self.prices)
 
 
-def question_design(data: RuleRun, train: Positions, *, directions: int, seed: int) -> TextDesign:
-    """Fit the embedding of questions on training queries."""
-    return TextDesign(
-        question_counts(data)[train],
-        question_numbers(data)[train],
-        directions=directions,
-        seed=seed,
-    )
+def lambdas() -> FloatArray:
+    """Accuracy that one oracle call's price has to buy, from dear to free: [K]."""
+    return np.append(np.geomspace(3.0, 0.003, _SETTINGS - 1), 0.0)
 
 
 def fit_state_values(
-    data: RuleRun, train: Positions, design: TextDesign, *, lambdas: FloatArray, penalty: float
+    evidence: SetEvidence,
+    correct: BoolArray,
+    cost: FloatArray,
+    *,
+    dial: FloatArray,
+    penalty: float,
+    realised: bool = False,
 ) -> StateValues:
     """Fit every set, from the largest to the empty one.
 
     Args:
-        data: the run.
-        train: positions of the queries that are fitted on.
-        design: of their questions.
-        lambdas: accuracy that the price of one oracle call has to buy, [K]; with none of them
+        evidence: of n queries.
+        correct: whether each answer is right, as in `RuleRun.correct`, [n, m + 2].
+        cost: of each model's answer, USD, [n, m + 1].
+        dial: accuracy that the price of one oracle call has to buy, [K]; with none of them
             only qualities are fitted.
         penalty: of the ridge regressions.
+        realised: what going on is worth is learned from what became of the queries that went on
+            (Longstaff and Schwartz 2001), not from what was expected of them: the best of several
+            noisy expectations is expected too high.
     """
-    members = data.members
-    cost = data.cost[train].mean(axis=0)
-    prices = lambdas[:, None] * cost / cost[-1]  # [K, m + 1]
-    correct = data.correct[train].astype(np.float64)
+    members = evidence.members
+    mean_cost = cost.mean(axis=0)
+    prices = dial[:, None] * mean_cost / mean_cost[-1]  # [K, m + 1]
+    right = correct.astype(np.float64)
+    oracle = right[:, [members]]
     sets = 1 << members
     ridges: list[_Ridge | None] = [None] * sets
     worth: dict[int, FloatArray] = {}  # [K, n] by set
     for subset in reversed(range(sets)):
-        columns = _columns(design, data, subset, train)
-        stop = (
-            np.take_along_axis(correct, subset_vote(data, subset).answer[train, None], axis=1)
-            if subset
-            else np.zeros((len(train), 1))
-        )
+        answer, columns = evidence.answer(subset), evidence.columns(subset)
+        given = np.take_along_axis(right, np.maximum(answer, 0)[:, None], axis=1)
+        stop = np.where((answer >= 0)[:, None], given, 0.0)
         later = [worth[subset | 1 << j].T for j in _others(subset, members)]
-        targets = np.hstack([stop, correct[:, [data.oracle]], *later])
+        targets = np.hstack([stop, oracle, *later])
         ridge = _fit_ridge(columns, targets, penalty)
         ridges[subset] = ridge
-        worth[subset] = _step(ridge.predict(columns), subset, members, prices).values.max(axis=0)
+        expected = _step(ridge.predict(columns), answer >= 0, subset, members, prices).values
+        if realised:
+            became = _step(targets, answer >= 0, subset, members, prices).values
+            best = expected.argmax(axis=0)
+            worth[subset] = np.take_along_axis(became, best[None], axis=0)[0]
+        else:
+            worth[subset] = expected.max(axis=0)
     return StateValues(
-        design=design,
-        ridges=[ridge for ridge in ridges if ridge is not None],
-        members=members,
-        prices=prices,
+        ridges=[ridge for ridge in ridges if ridge is not None], members=members, prices=prices
+    )
+
+
+def walk(
+    values: StateValues, evidence: SetEvidence, *, failure: FailureScores | None = None
+) -> Choices:
+    """Let every query take its best steps, at every setting.
+
+    Args:
+        values: of the steps.
+        evidence: of n queries.
+        failure: scores to hand on.
+    """
+    members, n = evidence.members, len(evidence.answer(0))
+    shape = (len(values.prices), n)
+    state = np.zeros(shape, dtype=np.int64)
+    called = np.zeros((*shape, members + 1), dtype=bool)
+    answer = np.full(shape, members)
+    going = np.ones(shape, dtype=bool)
+    # A set's bits are a smaller number than those of any set that it can grow into.
+    for subset in range(1 << members):
+        here = going & (state == subset)
+        if not here.any():
+            continue
+        step = values.step(evidence, subset)
+        best = step.values.argmax(axis=0)  # [K, n]
+        stops = here & (best == 0)
+        answer[stops] = np.broadcast_to(evidence.answer(subset), shape)[stops]
+        called[here & (best == 1), members] = True
+        going &= ~(here & (best < 2))
+        for place, member in enumerate(step.members):
+            goes = here & (best == 2 + place)
+            called[goes, member] = True
+            state[goes] |= 1 << member
+    return Choices(called=called, answer=answer, failure=failure)
+
+
+def joined(parts: Sequence[tuple[Positions, Choices]]) -> Choices:
+    """Put the choices of left-out parts into the order of the training queries."""
+    order = np.argsort(np.concatenate([held for held, _ in parts]))
+    return Choices(
+        called=np.concatenate([part.called for _, part in parts], axis=1)[:, order],
+        answer=np.concatenate([part.answer for _, part in parts], axis=1)[:, order],
     )
 
 
@@ -128,13 +194,14 @@ def _fit_ridge(columns: FloatArray, targets: FloatArray, penalty: float) -> _Rid
     return _Ridge(centre=centre, scale=scale, slopes=slopes, offsets=offsets)
 
 
-def _step(predicted: FloatArray, subset: int, members: int, prices: FloatArray) -> Step:
-    """Bring predictions [n, 2 + others * K] into order."""
+def _step(
+    worth: FloatArray, answered: BoolArray, subset: int, members: int, prices: FloatArray
+) -> Step:
+    """Bring what steps are worth, [n, 2 + others * K], into order."""
     others, settings = _others(subset, members), len(prices)
-    stop, oracle = np.clip(predicted[:, :2].T, 0.0, 1.0)
-    if not subset:
-        stop = np.full_like(stop, -np.inf)  # nobody has answered yet
-    later = predicted[:, 2:].T.reshape(len(others), settings, len(predicted))
+    stop, oracle = np.clip(worth[:, :2].T, 0.0, 1.0)
+    stop = np.where(answered, stop, -np.inf)  # nothing to stop with
+    later = worth[:, 2:].T.reshape(len(others), settings, len(worth))
     values = np.concatenate(
         [
             np.broadcast_to(stop, (1, settings, len(stop))),
@@ -147,10 +214,3 @@ def _step(predicted: FloatArray, subset: int, members: int, prices: FloatArray) 
 
 def _others(subset: int, members: int) -> list[int]:
     return [member for member in range(members) if not subset >> member & 1]
-
-
-def _columns(design: TextDesign, data: RuleRun, subset: int, positions: Positions) -> FloatArray:
-    about = design.columns(question_counts(data)[positions], question_numbers(data)[positions])
-    if not subset:
-        return about
-    return np.hstack([about, subset_vote(data, subset).features[positions]])

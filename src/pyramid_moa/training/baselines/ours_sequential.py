@@ -1,0 +1,116 @@
+"""Our router, member by member: after every answer stop, ask the next member, or the oracle."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from pyramid_moa.training.baselines.cascade_routing import MOST_MEMBERS
+from pyramid_moa.training.baselines.inner_folds import inner_folds
+from pyramid_moa.training.baselines.ours import OurRule, TrainedRouter
+from pyramid_moa.training.baselines.rule import Choices, FittedRule, HeldOut
+from pyramid_moa.training.baselines.rule_run import Positions, RuleRun
+from pyramid_moa.training.baselines.state_values import (
+    StateValues,
+    fit_state_values,
+    joined,
+    lambdas,
+    walk,
+)
+from pyramid_moa.training.outcomes import FloatArray
+from pyramid_moa.training.set_scores import SetScores
+
+__all__ = ["SequentialRule"]
+
+_PENALTY = 10.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class SequentialRule:
+    """The same router as ``router``'s, asked after every answer.
+
+    It scores every set of members that has answered. What each next step is worth is a regression
+    on its scores, fitted backwards from the whole pyramid on what became of the training queries,
+    scored by the networks that had left them out. Before anybody has answered the question alone
+    decides whom to ask first.
+
+    Attributes:
+        router: what it asks.
+        name: in tables.
+    """
+
+    router: OurRule
+    name: str = "router-sequential"
+
+    def settings(self) -> dict[str, Any]:
+        """All that decides how it is fitted."""
+        return self.router.settings() | {"penalty": _PENALTY}
+
+    def absent(self, data: RuleRun) -> str | None:
+        """It goes through all sets of members."""
+        if data.members > MOST_MEMBERS:
+            return f"{data.members} members have too many sets to go through"
+        return self.router.absent(data)
+
+    def fit(self, data: RuleRun, train: Positions, seed: int, held_out: HeldOut) -> FittedRule:
+        """Train the router, then learn what the steps are worth."""
+        trained = self.router.trained(data, train, seed, held_out)
+        if trained is None:
+            return self.router.fit(data, train, seed, held_out)
+        evidence = _Evidence(trained.out_of_fold_sets(), trained.questions(data, train), data)
+        dial = lambdas()
+        parts = []
+        for fitted, held in inner_folds(data, train, seed):
+            values = _values(evidence.take(fitted), data, train[fitted], dial)
+            parts.append((held, walk(values, evidence.take(held))))
+        return _Fitted(
+            dial=dial,
+            trained=trained,
+            values=_values(evidence, data, train, dial),
+            train=joined(parts),
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class _Evidence:
+    """What the router says of some queries, set by set, and the signs of their questions."""
+
+    sets: Sequence[SetScores]
+    questions: FloatArray
+    data: RuleRun
+
+    @property
+    def members(self) -> int:
+        return self.data.members
+
+    def columns(self, subset: int) -> FloatArray:
+        return self.sets[subset - 1].columns if subset else self.questions
+
+    def answer(self, subset: int) -> Positions:
+        return self.sets[subset - 1].choice if subset else np.full(len(self.questions), -1)
+
+    def take(self, index: Positions) -> "_Evidence":
+        return _Evidence([own.take(index) for own in self.sets], self.questions[index], self.data)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Fitted:
+    dial: FloatArray
+    trained: TrainedRouter
+    values: StateValues
+    train: Choices
+    fell_back: bool = False
+
+    def decide(self, data: RuleRun, positions: Positions) -> Choices:
+        evidence = _Evidence(
+            self.trained.sets(data, positions), self.trained.questions(data, positions), data
+        )
+        failure = self.trained.failure(data, positions)
+        return walk(self.values, evidence, failure=failure)
+
+
+def _values(evidence: _Evidence, data: RuleRun, train: Positions, dial: FloatArray) -> StateValues:
+    return fit_state_values(
+        evidence, data.correct[train], data.cost[train], dial=dial, penalty=_PENALTY, realised=True
+    )
