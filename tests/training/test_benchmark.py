@@ -16,7 +16,7 @@ from synthetic import quick_config
 ALL = (
     "vote",
     "router",
-    "router-sequential",
+    "router-anytime",
     "cascade-routing",
     "query-only",
     "scorer",

@@ -125,8 +125,11 @@ class CellCache:
         folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
         own = Path(baselines.__file__).parent.glob("*.py")
-        # What our router consists of is part of its own settings.
-        self._code = source_hash(path for path in own if path.name != "ours.py")
+        # What our router consists of is part of its own settings, and who else takes part is no
+        # matter.
+        self._code = source_hash(
+            path for path in own if not path.name.startswith(("ours", "all_rules"))
+        )
 
     def path(self, rule: Rule, data: RuleRun, *, folds: int, fold: int, seed: int) -> Path:
         """Name the file of a cell."""

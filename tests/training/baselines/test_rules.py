@@ -10,13 +10,14 @@ from pyramid_moa.data_prep.labelled_run import read_labelled_run
 from pyramid_moa.training.baselines.all_rules import all_rules, chosen_rules
 from pyramid_moa.training.baselines.fixed_rules import ALL_AGREE
 from pyramid_moa.training.baselines.rule_run import rule_run
+from pyramid_moa.training.baselines.state_values import lambdas
 from pyramid_moa.training.head_to_head_cells import compute_cell
 from synthetic import quick_config, write_run
 
 RULES = {rule.name: rule for rule in all_rules(quick_config())}
 LEARNED = (
     "router",
-    "router-sequential",
+    "router-anytime",
     "cascade-routing",
     "query-only",
     "scorer",
@@ -208,12 +209,13 @@ def test_cascades_begin_with_the_cheapest_and_keep_their_budgets(name, data, par
     assert (np.diff(cell.train_accuracy) >= 0).all()
 
 
-@pytest.mark.parametrize("name", ["cascade-routing", "router-sequential"])
+@pytest.mark.parametrize("name", ["cascade-routing", "router-anytime"])
 def test_steps_spend_more_as_lambda_falls(name, data, parts):
     cell = compute_cell(RULES[name], data, *parts, 0)
-    assert (np.diff(cell.dial) < 0).all()
-    assert cell.train_cost[0] < 0.3 * cell.train_cost[-1]
-    assert cell.train_accuracy[-1] > cell.train_accuracy[0]
+    steps = len(lambdas())
+    assert (np.diff(cell.dial[:steps]) < 0).all()
+    assert cell.train_cost[0] < 0.3 * cell.train_cost[steps - 1]
+    assert cell.train_accuracy[steps - 1] > cell.train_accuracy[0]
     # No member is asked twice, and nobody after the oracle: at most all of them.
     assert (cell.cost <= data.cost[parts[1]].sum(axis=1) + 1e-12).all()
 
@@ -248,3 +250,16 @@ def test_rules_by_name():
     assert len(chosen_rules(config, None)) == len(RULES)
     with pytest.raises(ValueError, match=r"expected rules among vote, router.*found oracle"):
         chosen_rules(config, ["oracle"])
+
+
+def test_anytime_may_ask_everybody_as_the_router_does(data, parts, fitted):
+    """The router's own settings follow those of the steps, and decide alike."""
+    anytime, router = (fitted[name].decide(data, parts[1]) for name in ("router-anytime", "router"))
+    settings = len(router.answer)
+    assert (anytime.answer[-settings:] == router.answer).all()
+    assert (anytime.called[-settings:] == router.called).all()
+    assert (anytime.failure.values == router.failure.values).all()
+    # Step by step not everybody is asked, and not in the same order.
+    asked = anytime.called[:-settings, :, :-1].mean(axis=(0, 1))
+    assert (asked > 0).any()
+    assert asked.mean() < 1

@@ -13,7 +13,7 @@ from pyramid_moa.training.baselines.fixed_rules import (
 )
 from pyramid_moa.training.baselines.hidden_probe import HiddenProbeRule
 from pyramid_moa.training.baselines.ours import OurRule, Pool
-from pyramid_moa.training.baselines.ours_sequential import SequentialRule
+from pyramid_moa.training.baselines.ours_anytime import AnytimeRule
 from pyramid_moa.training.baselines.query_only import QueryOnlyRule
 from pyramid_moa.training.baselines.rule import Rule
 from pyramid_moa.training.baselines.scorer import ScorerRule
@@ -35,9 +35,9 @@ def all_rules(config: TrainConfig, pools: Sequence[Pool] = ()) -> list[Rule]:
     return [
         VoteRule(),
         router,
-        SequentialRule(router=router),
+        AnytimeRule(router=router),
         *([started] if pools else []),
-        *([SequentialRule(router=started, name="sequential-from-pool")] if pools else []),
+        *([AnytimeRule(router=started, name="anytime-from-pool")] if pools else []),
         CascadeRoutingRule(),
         QueryOnlyRule(),
         ScorerRule(),

@@ -16,10 +16,9 @@ from pyramid_moa.router_model.network import RouterNetwork
 from pyramid_moa.training.baselines.predicted_failure import (
     EnsembleScores,
     FailureRule,
-    failure_scores,
     vote_scores_of,
 )
-from pyramid_moa.training.baselines.rule import FailureScores, FittedRule, HeldOut
+from pyramid_moa.training.baselines.rule import FittedRule, HeldOut
 from pyramid_moa.training.baselines.rule_run import Positions, RuleRun
 from pyramid_moa.training.baselines.source_hash import source_hash
 from pyramid_moa.training.config import TrainConfig
@@ -143,10 +142,6 @@ class TrainedRouter:
         said = scored(self.fitted.network, self._others(data, positions))
         return _ensemble_scores(data, positions, said)
 
-    def failure(self, data: RuleRun, positions: Positions) -> FailureScores:
-        """The same as scores of failure alone."""
-        return failure_scores(data, self.ensemble_scores(data, positions))
-
     def sets(self, data: RuleRun, positions: Positions) -> Sequence[SetScores]:
         """Score other queries, every set of members asked."""
         return score_sets(self.fitted.network, self._others(data, positions))
@@ -176,7 +171,7 @@ def _sources() -> list[Path]:
     return [
         *(training.parent / "router_model").glob("*.py"),
         *(training / f"{name}.py" for name in fitting),
-        Path(__file__),
+        *Path(__file__).parent.glob("ours*.py"),
     ]
 
 

@@ -11,7 +11,7 @@ from pyramid_moa.training.baselines.rule import Choices, FailureScores
 from pyramid_moa.training.baselines.rule_run import Positions, RuleRun
 from pyramid_moa.training.outcomes import FloatArray
 
-__all__ = ["EnsembleScores", "FailureRule", "failure_scores", "vote_scores_of"]
+__all__ = ["EnsembleScores", "FailureRule", "vote_scores_of"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -96,7 +96,7 @@ class FailureRule:
         return _choices(data, self.score(data, positions), self.thresholds)
 
 
-def failure_scores(data: RuleRun, scores: EnsembleScores) -> FailureScores:
+def _failure_scores(data: RuleRun, scores: EnsembleScores) -> FailureScores:
     """What is handed on of them: of the majority's answer, and of the ensemble's own."""
     if scores.p_vote_fails is None:
         return FailureScores(values=scores.p_fail, answer=scores.answer, is_probability=True)
@@ -111,4 +111,4 @@ def failure_scores(data: RuleRun, scores: EnsembleScores) -> FailureScores:
 
 def _choices(data: RuleRun, scores: EnsembleScores, thresholds: FloatArray) -> Choices:
     asked = scores.priority > thresholds[:, None]
-    return escalate(data, asked, own=scores.answer, failure=failure_scores(data, scores))
+    return escalate(data, asked, own=scores.answer, failure=_failure_scores(data, scores))

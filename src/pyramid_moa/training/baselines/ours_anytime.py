@@ -21,27 +21,30 @@ from pyramid_moa.training.baselines.state_values import (
 from pyramid_moa.training.outcomes import FloatArray
 from pyramid_moa.training.set_scores import SetScores
 
-__all__ = ["SequentialRule"]
+__all__ = ["AnytimeRule"]
 
 _PENALTY = 10.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class SequentialRule:
-    """The same router as ``router``'s, asked after every answer.
+class AnytimeRule:
+    """The same router as ``router``'s, asked after every answer or once for all of them.
 
     It scores every set of members that has answered. What each next step is worth is a regression
     on its scores, fitted backwards from the whole pyramid on what became of the training queries,
     scored by the networks that had left them out. Before anybody has answered the question alone
     decides whom to ask first.
 
+    The settings of lambda are followed by those of ``router`` itself, which asks everybody: what
+    the training queries say chooses between both.
+
     Attributes:
-        router: what it asks.
+        router: what is asked.
         name: in tables.
     """
 
     router: OurRule
-    name: str = "router-sequential"
+    name: str = "router-anytime"
 
     def settings(self) -> dict[str, Any]:
         """All that decides how it is fitted."""
@@ -55,20 +58,22 @@ class SequentialRule:
 
     def fit(self, data: RuleRun, train: Positions, seed: int, held_out: HeldOut) -> FittedRule:
         """Train the router, then learn what the steps are worth."""
+        everybody = self.router.fit(data, train, seed, held_out)
         trained = self.router.trained(data, train, seed, held_out)
         if trained is None:
-            return self.router.fit(data, train, seed, held_out)
+            return everybody
         evidence = _Evidence(trained.out_of_fold_sets(), trained.questions(data, train), data)
-        dial = lambdas()
+        steps = lambdas()
         parts = []
         for fitted, held in inner_folds(data, train, seed):
-            values = _values(evidence.take(fitted), data, train[fitted], dial)
+            values = _values(evidence.take(fitted), data, train[fitted], steps)
             parts.append((held, walk(values, evidence.take(held))))
         return _Fitted(
-            dial=dial,
+            everybody=everybody,
             trained=trained,
-            values=_values(evidence, data, train, dial),
-            train=joined(parts),
+            values=_values(evidence, data, train, steps),
+            dial=np.concatenate([steps, everybody.dial]),
+            train=_side_by_side(joined(parts), everybody.train),
         )
 
 
@@ -96,18 +101,28 @@ class _Evidence:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Fitted:
-    dial: FloatArray
+    everybody: FittedRule
     trained: TrainedRouter
     values: StateValues
+    dial: FloatArray
     train: Choices
     fell_back: bool = False
 
     def decide(self, data: RuleRun, positions: Positions) -> Choices:
-        evidence = _Evidence(
-            self.trained.sets(data, positions), self.trained.questions(data, positions), data
+        sets, questions = (
+            self.trained.sets(data, positions),
+            self.trained.questions(data, positions),
         )
-        failure = self.trained.failure(data, positions)
-        return walk(self.values, evidence, failure=failure)
+        steps = walk(self.values, _Evidence(sets, questions, data))
+        return _side_by_side(steps, self.everybody.decide(data, positions))
+
+
+def _side_by_side(steps: Choices, everybody: Choices) -> Choices:
+    return Choices(
+        called=np.concatenate([steps.called, everybody.called]),
+        answer=np.concatenate([steps.answer, everybody.answer]),
+        failure=everybody.failure,
+    )
 
 
 def _values(evidence: _Evidence, data: RuleRun, train: Positions, dial: FloatArray) -> StateValues:
