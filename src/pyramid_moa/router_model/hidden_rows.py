@@ -1,16 +1,14 @@
 """Hidden states of many queries, read some rows at a time: they may be more than memory holds."""
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-__all__ = ["HiddenRows", "float_rows", "spans"]
+__all__ = ["ChosenRows", "HiddenRows", "float_rows", "spans"]
 
 # Rows in memory at one time: 32 MB of float32 for the widest models, and long enough for a matrix
 # product to be worth its call.
@@ -24,9 +22,7 @@ class HiddenRows(Protocol):
     def shape(self) -> tuple[int, ...]:
         """Rows n and width H."""
 
-    def __getitem__(
-        self, index: "slice | NDArray[np.int64]"
-    ) -> "NDArray[np.floating[Any]] | Tensor":
+    def __getitem__(self, index: slice | NDArray[np.int64]) -> NDArray[np.floating[Any]] | Tensor:
         """Some of the rows, [m, H]."""
 
 
@@ -43,3 +39,21 @@ def spans(count: int) -> Iterator[slice]:
 def float_rows(rows: HiddenRows, span: slice) -> Tensor:
     """Copy a piece into memory: float32 [m, H]."""
     return torch.as_tensor(rows[span]).float()
+
+
+class ChosenRows:
+    """Some rows of others, in an order of their own."""
+
+    def __init__(self, rows: HiddenRows, positions: NDArray[np.int64]) -> None:
+        """Choose rows by position; none is copied."""
+        self._rows = rows
+        self._positions = positions
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """[n, H]."""
+        return len(self._positions), self._rows.shape[1]
+
+    def __getitem__(self, index: slice | NDArray[np.int64]) -> NDArray[np.floating[Any]] | Tensor:
+        """Rows of rows."""
+        return self._rows[self._positions[index]]

@@ -83,9 +83,9 @@ class TrainConfig:
     Attributes:
         groups: feature groups; those that read numbers are left out by themselves where answers
             are none; ``stated`` reads recorded confidences, which no model that is run here gives.
-        hidden_states: which hidden state is read: ``auto`` takes the first that the run has of
-            every member, ``none`` reads none, anything else is a key such as
-            ``layer-1/answer_mean``.
+        hidden_states: which hidden state is read: ``auto`` takes, of those that the run has of
+            every member, the one that tells failures best by cross-validation, ``none`` reads none,
+            anything else is a key such as ``layer-1/answer_mean``.
         network: its shape.
         optimiser: how it is fitted.
         tracking: where curves are written.

@@ -2,18 +2,16 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from pyramid_moa.data_prep.labelled_run import LabelledRun
 from pyramid_moa.errors import RunFolderError
 from pyramid_moa.progress import Progress
 from pyramid_moa.records import question_hash
 from pyramid_moa.router_model.features import FeatureSpec, gather_evidence
-from pyramid_moa.router_model.hidden_rows import HiddenRows, float_rows, spans
+from pyramid_moa.router_model.hidden_rows import ChosenRows, HiddenRows, float_rows, spans
 
 __all__ = ["Examples", "gather_examples"]
 
@@ -76,7 +74,7 @@ class Examples:
             question=question,
             right=right,
             oracle_right=oracle_right,
-            hidden=tuple(_ChosenRows(rows, index.numpy()) for rows in self.hidden),
+            hidden=tuple(ChosenRows(rows, index.numpy()) for rows in self.hidden),
             questions=tuple(self.questions[position] for position in positions),
         )
 
@@ -113,23 +111,6 @@ def gather_examples(run: LabelledRun, spec: FeatureSpec, *, hidden_key: str | No
         hidden=hidden,
         questions=tuple(question_hash(query.question) for query in run.queries),
     )
-
-
-class _ChosenRows:
-    """Some rows of others, in an order of their own."""
-
-    def __init__(self, rows: HiddenRows, positions: NDArray[np.int64]) -> None:
-        self._rows = rows
-        self._positions = positions
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return len(self._positions), self._rows.shape[1]
-
-    def __getitem__(
-        self, index: slice | NDArray[np.int64]
-    ) -> NDArray[np.floating[Any]] | torch.Tensor:
-        return self._rows[self._positions[index]]
 
 
 def _hidden(run: LabelledRun, member: str, key: str) -> HiddenRows:

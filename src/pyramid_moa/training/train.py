@@ -11,7 +11,7 @@ import numpy as np
 from pyramid_moa import __version__
 from pyramid_moa.atomic_files import write_text_atomically
 from pyramid_moa.data_prep.labelled_run import LabelledRun, read_labelled_run
-from pyramid_moa.errors import CheckpointError, ConfigError, RunFolderError, import_extra
+from pyramid_moa.errors import CheckpointError, RunFolderError, import_extra
 from pyramid_moa.records import question_hash
 from pyramid_moa.router_model.card import RouterCard, RouterMember
 from pyramid_moa.router_model.checkpoint import check_checkpoint_folder
@@ -23,6 +23,7 @@ from pyramid_moa.router_model.router import Router
 from pyramid_moa.training.config import TrainConfig
 from pyramid_moa.training.examples import Examples, gather_examples
 from pyramid_moa.training.fit import LAST, check_examples, fit_network
+from pyramid_moa.training.hidden_choice import choose_hidden_key
 from pyramid_moa.training.operating_points import (
     ThresholdTable,
     default_points,
@@ -72,9 +73,9 @@ def train(
     check_checkpoint_folder(out)
     data = read_labelled_run(Path(run), own_grader=own_grader)
     spec = FeatureSpec(groups=groups_for(config.groups, data.grader))
-    key = choose_hidden_key(data, config.hidden_states)
-    examples = gather_examples(data, spec, hidden_key=key)
     fitted_on, calibration = _splits(data)
+    key = choose_hidden_key(data, config.hidden_states, fitted_on)
+    examples = gather_examples(data, spec, hidden_key=key)
     learned_from = examples.take(fitted_on)
     check_examples(learned_from)
     start = _start(Path(init), data, spec) if init is not None else None
@@ -115,25 +116,6 @@ def train(
     (work / LAST).unlink(missing_ok=True)
     _tell(say, router, out)
     return router
-
-
-def choose_hidden_key(run: LabelledRun, wanted: str) -> str | None:
-    """The hidden state to read, or None.
-
-    Raises:
-        ConfigError: the run does not have it of every member.
-    """
-    if wanted == "none":
-        return None
-    available = run.hidden_keys
-    if wanted == "auto":
-        return available[0] if available else None
-    if wanted not in available:
-        raise ConfigError(
-            f"hidden_states: expected auto, none, or one that the run has of every member "
-            f"({', '.join(available) or 'it has none'}); found {wanted!r}"
-        )
-    return wanted
 
 
 def _splits(run: LabelledRun) -> tuple[list[int], list[int]]:

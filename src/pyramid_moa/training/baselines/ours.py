@@ -24,9 +24,9 @@ from pyramid_moa.training.baselines.source_hash import source_hash
 from pyramid_moa.training.config import TrainConfig
 from pyramid_moa.training.examples import Examples, gather_examples
 from pyramid_moa.training.fit import Fitted, Scored, fit_network, held_out_parts, scored
+from pyramid_moa.training.hidden_choice import choose_hidden_key
 from pyramid_moa.training.outcomes import FloatArray
 from pyramid_moa.training.set_scores import SetScores, score_sets
-from pyramid_moa.training.train import choose_hidden_key
 
 __all__ = ["OurRule", "Pool", "TrainedRouter"]
 
@@ -105,7 +105,8 @@ class OurRule:
         """
         if len(np.unique(data.vote_fails[train])) < 2:
             return None
-        config = replace(self.config, seed=self.config.seed + seed)
+        key = choose_hidden_key(data.run, self.config.hidden_states, train.tolist())
+        config = replace(self.config, hidden_states=key or "none", seed=self.config.seed + seed)
         grader = data.run.manifest.grader
         pool = next((one for one in self.pools if one.run.manifest.grader == grader), None)
 
@@ -167,10 +168,11 @@ class TrainedRouter:
 def _sources() -> list[Path]:
     """What fits the router."""
     training = Path(__file__).parent.parent
-    fitting = ("config", "data_module", "draws", "examples", "fit", "module", "set_scores", "train")
+    fitting = ("config", "data_module", "draws", "examples", "fit", "hidden_choice", "module")
+    scoring = ("set_scores",)
     return [
         *(training.parent / "router_model").glob("*.py"),
-        *(training / f"{name}.py" for name in fitting),
+        *(training / f"{name}.py" for name in (*fitting, *scoring)),
         *Path(__file__).parent.glob("ours*.py"),
     ]
 
@@ -190,7 +192,7 @@ def _examples(data: RuleRun, config: TrainConfig) -> Examples:
 
     def compute() -> Examples:
         spec = FeatureSpec(groups=groups_for(config.groups, data.run.grader))
-        key = choose_hidden_key(data.run, config.hidden_states)
+        key = None if config.hidden_states == "none" else config.hidden_states
         return gather_examples(data.run, spec, hidden_key=key)
 
     return data.remember(f"examples {config.groups} {config.hidden_states}", compute)
