@@ -13,7 +13,6 @@ from pyramid_moa.data_prep.labelled_run import read_labelled_run
 from pyramid_moa.errors import ConfigError, DataError
 from pyramid_moa.progress import Progress
 from pyramid_moa.training.baselines.all_rules import chosen_rules
-from pyramid_moa.training.baselines.ours import Pool
 from pyramid_moa.training.baselines.rule import Rule
 from pyramid_moa.training.baselines.rule_run import (
     Positions,
@@ -21,12 +20,13 @@ from pyramid_moa.training.baselines.rule_run import (
     content_hash,
     rule_run,
 )
+from pyramid_moa.training.baselines.starts import Pool
 from pyramid_moa.training.benchmark_report import router_line, write_router_report
 from pyramid_moa.training.config import TrainConfig
 from pyramid_moa.training.csv_table import csv_text
-from pyramid_moa.training.head_to_head_cells import CellCache, compute_cell
+from pyramid_moa.training.head_to_head_cells import CellCache
 from pyramid_moa.training.head_to_head_figures import relative_curve, rule_figures
-from pyramid_moa.training.head_to_head_folds import fold_of, folds_of
+from pyramid_moa.training.head_to_head_folds import folds_of
 from pyramid_moa.training.head_to_head_plots import run_curves, write_run_plot, write_suite_plot
 from pyramid_moa.training.head_to_head_pooling import Measured, question_weights
 from pyramid_moa.training.head_to_head_results import Part, RuleResult, rule_result
@@ -166,20 +166,9 @@ class _Crossed:
         votes: Mapping[int, Sequence[Part]] | None,
         progress: Progress,
     ) -> Part:
-        inside = self.divisions[seed] == fold
-        train, test = np.flatnonzero(~inside), np.flatnonzero(inside)
-        path = self.cache.path(rule, self.data, folds=self.folds, fold=fold, seed=seed)
-        cell = self.cache.read(path)
-        if cell is None:
-            cell = compute_cell(
-                rule,
-                self.data,
-                train,
-                test,
-                seed,
-                lambda text: fold_of(text, folds=self.folds, seed=seed) == fold,
-            )
-            self.cache.write(path, cell)
+        division = self.divisions[seed]
+        train, test = np.flatnonzero(division != fold), np.flatnonzero(division == fold)
+        cell = self.cache.cell(rule, self.data, division, folds=self.folds, fold=fold, seed=seed)
         progress.advance(note=f"{self.name}, seed {seed}, fold {fold + 1}, {rule.name}")
         vote = votes[seed][fold].cell if votes is not None else cell
         return Part(train=train, test=test, cell=cell, vote=vote)

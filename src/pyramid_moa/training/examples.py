@@ -1,7 +1,7 @@
 """What the network is fitted on: features, hidden states and labels of chosen queries."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from pyramid_moa.progress import Progress
 from pyramid_moa.records import question_hash
 from pyramid_moa.router_model.features import FeatureSpec, gather_evidence
 from pyramid_moa.router_model.hidden_rows import HiddenRows, float_rows, spans
+from pyramid_moa.router_model.vote_figures import same_answers
 
 __all__ = ["Examples", "gather_examples"]
 
@@ -78,6 +79,18 @@ class Examples:
             oracle_right=oracle_right,
             hidden=tuple(_ChosenRows(rows, index.numpy()) for rows in self.hidden),
             questions=tuple(self.questions[position] for position in positions),
+        )
+
+    def of_members(self, numbers: Sequence[int]) -> "Examples":
+        """Some of the members, by number, in this order, as if nobody else had been asked."""
+        index = torch.as_tensor(numbers, dtype=torch.long)
+        return replace(
+            self,
+            answers=self.answers[:, index],
+            relations=self.relations[:, index][:, :, index],
+            clusters=same_answers(self.clusters[:, index]),
+            right=self.right[:, index],
+            hidden=tuple(self.hidden[number] for number in numbers) if self.hidden else (),
         )
 
 

@@ -33,10 +33,21 @@ from pyramid_moa.training.module import RouterModule
 if TYPE_CHECKING:
     from lightning.pytorch.loggers import Logger
 
-__all__ = ["LAST", "Fitted", "Scored", "check_examples", "fit_network", "held_out_parts", "scored"]
+__all__ = [
+    "FEWEST_LABELS",
+    "LAST",
+    "Fitted",
+    "Scored",
+    "check_examples",
+    "fit_network",
+    "held_out_parts",
+    "nothing_to_learn",
+    "scored",
+]
 
 LAST = "last.ckpt"
-_FEWEST = 20
+FEWEST_LABELS = 20
+"""Labelled queries, at least, that a network is fitted on."""
 # Each network leaves out one of so many parts of the queries, in turn.
 _PARTS = 4
 _NEUTRAL = torch.tensor([[1.0, 0.0]] * len(HEADS))
@@ -213,24 +224,31 @@ def held_out_parts(questions: Sequence[str], *, seeds: int, seed: int) -> torch.
     return part[:, None] == torch.arange(seeds)[None] % parts
 
 
+def nothing_to_learn(examples: Examples) -> str | None:
+    """Why queries are too few, or too much alike, to fit a network on; None where they do."""
+    if len(examples) < FEWEST_LABELS:
+        return (
+            f"expected at least {FEWEST_LABELS} queries to train on, found {len(examples)}; label "
+            "more questions"
+        )
+    failures = int(vote_fails(examples).sum())
+    if failures in (0, len(examples)):
+        always = "always" if failures else "never"
+        return (
+            f"the ensemble {always} fails on the {len(examples)} training queries: there is "
+            "nothing to learn; label harder or more questions, or use the vote rule (no checkpoint)"
+        )
+    return None
+
+
 def check_examples(examples: Examples) -> None:
     """Make sure that there is something to learn.
 
     Raises:
         RunFolderError: too few queries, or only one class of labels.
     """
-    if len(examples) < _FEWEST:
-        raise RunFolderError(
-            f"expected at least {_FEWEST} queries to train on, found {len(examples)}; label more "
-            "questions"
-        )
-    failures = int(vote_fails(examples).sum())
-    if failures in (0, len(examples)):
-        always = "always" if failures else "never"
-        raise RunFolderError(
-            f"the ensemble {always} fails on the {len(examples)} training queries: there is "
-            "nothing to learn; label harder or more questions, or use the vote rule (no checkpoint)"
-        )
+    if reason := nothing_to_learn(examples):
+        raise RunFolderError(reason)
 
 
 def _prepared(
@@ -330,20 +348,21 @@ def _trainer(
     )
 
 
-def scored(network: RouterNetwork, examples: Examples) -> Scored:
+def scored(network: RouterNetwork, examples: Examples, *, strangers: bool = False) -> Scored:
     """What a fitted network says of queries, everybody asked.
 
     Args:
         network: calibrated.
         examples: n queries of its members.
+        strangers: the members are others, whom it does not know.
     """
     parts, choices = [], []
     with torch.inference_mode():
         components = network.reduce_rows(examples.hidden, len(examples))
         for index in torch.arange(len(examples)).split(_SCORED_AT_ONCE):
             members = all_members(examples, len(index))
-            nobody = torch.zeros(len(index), dtype=torch.bool)
-            drawn = draw(examples, components, index, members, nobody)
+            unknown = torch.full((len(index),), strangers)
+            drawn = draw(examples, components, index, members, unknown)
             probabilities, right = network.probabilities(drawn.inputs)
             parts.append(probabilities)
             choices.append(chosen_places(right, drawn.inputs.clusters))

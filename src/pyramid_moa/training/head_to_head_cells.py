@@ -20,6 +20,7 @@ from pyramid_moa.training import baselines
 from pyramid_moa.training.baselines.rule import Choices, HeldOut, Rule
 from pyramid_moa.training.baselines.rule_run import Positions, RuleRun
 from pyramid_moa.training.baselines.source_hash import source_hash
+from pyramid_moa.training.head_to_head_folds import fold_of
 from pyramid_moa.training.outcomes import BoolArray, FloatArray
 
 __all__ = ["Cell", "CellCache", "compute_cell"]
@@ -126,7 +127,35 @@ class CellCache:
         self._folder = folder
         own = Path(baselines.__file__).parent.glob("*.py")
         # What our router consists of is part of its own settings.
-        self._code = source_hash(path for path in own if path.name != "ours.py")
+        self._code = source_hash(path for path in own if path.name not in ("ours.py", "starts.py"))
+
+    def cell(
+        self, rule: Rule, data: RuleRun, division: Positions, *, folds: int, fold: int, seed: int
+    ) -> Cell:
+        """Read a cell, or compute and keep it.
+
+        Args:
+            rule: which.
+            data: the run.
+            division: the fold of each query, int [n].
+            folds: how many there are.
+            fold: the one that is tested.
+            seed: of the division, and of all that the rule draws.
+        """
+        path = self.path(rule, data, folds=folds, fold=fold, seed=seed)
+        cell = self.read(path)
+        if cell is None:
+            train, test = np.flatnonzero(division != fold), np.flatnonzero(division == fold)
+            cell = compute_cell(
+                rule,
+                data,
+                train,
+                test,
+                seed,
+                lambda text: fold_of(text, folds=folds, seed=seed) == fold,
+            )
+            self.write(path, cell)
+        return cell
 
     def path(self, rule: Rule, data: RuleRun, *, folds: int, fold: int, seed: int) -> Path:
         """Name the file of a cell."""

@@ -12,11 +12,12 @@ from pyramid_moa.training.baselines.fixed_rules import (
     VoteRule,
 )
 from pyramid_moa.training.baselines.hidden_probe import HiddenProbeRule
-from pyramid_moa.training.baselines.ours import OurRule, Pool
+from pyramid_moa.training.baselines.ours import OurRule
 from pyramid_moa.training.baselines.query_only import QueryOnlyRule
 from pyramid_moa.training.baselines.rule import Rule
 from pyramid_moa.training.baselines.scorer import ScorerRule
 from pyramid_moa.training.baselines.self_check import SelfCheckRule
+from pyramid_moa.training.baselines.starts import Pool
 from pyramid_moa.training.config import TrainConfig
 
 __all__ = ["all_rules", "chosen_rules"]
@@ -32,7 +33,7 @@ def all_rules(config: TrainConfig, pools: Sequence[Pool] = ()) -> list[Rule]:
     return [
         VoteRule(),
         OurRule(config=config),
-        *([OurRule(config=config, pools=pools, name="router-from-pool")] if pools else []),
+        *([OurRule(config=config, starts=pools, name="router-from-pool")] if pools else []),
         CascadeRoutingRule(),
         QueryOnlyRule(),
         ScorerRule(),

@@ -1,14 +1,14 @@
 """Our router as a rule among the others. What it learns and how is plugged in here alone."""
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from pyramid_moa.data_prep.labelled_run import LabelledRun
-from pyramid_moa.records import question_hash
 from pyramid_moa.router_model.features import FeatureSpec, groups_for
 from pyramid_moa.router_model.network import RouterNetwork
 from pyramid_moa.training.baselines.predicted_failure import (
@@ -19,76 +19,72 @@ from pyramid_moa.training.baselines.predicted_failure import (
 from pyramid_moa.training.baselines.rule import FittedRule, HeldOut
 from pyramid_moa.training.baselines.rule_run import Positions, RuleRun
 from pyramid_moa.training.baselines.source_hash import source_hash
+from pyramid_moa.training.baselines.starts import Start
 from pyramid_moa.training.config import TrainConfig
 from pyramid_moa.training.examples import Examples, gather_examples
-from pyramid_moa.training.fit import Scored, fit_network, scored
+from pyramid_moa.training.fit import Scored, fit_network, nothing_to_learn, scored
 from pyramid_moa.training.train import choose_hidden_key
 
-__all__ = ["OurRule", "Pool"]
-
-
-class Pool:
-    """Answers of many models that a router may start from, whatever the pyramid."""
-
-    def __init__(self, run: LabelledRun, *, content_hash: str) -> None:
-        """Hold a run; its features are computed when they are first asked for."""
-        self.run = run
-        self.content_hash = content_hash
-        self._hashes = [question_hash(query.question) for query in run.queries]
-        self._examples: dict[tuple[str, ...], Examples] = {}
-        self._networks: dict[str, RouterNetwork] = {}
-
-    def network(self, config: TrainConfig, held_out: HeldOut) -> RouterNetwork:
-        """A router of all its models, fitted on the questions that are not held out."""
-        groups = groups_for(config.groups, self.run.grader)
-        if groups not in self._examples:
-            spec = FeatureSpec(groups=groups)
-            self._examples[groups] = gather_examples(self.run, spec, hidden_key=None)
-        positions = [i for i, text in enumerate(self._hashes) if not held_out(text)]
-        key = f"{config} {positions}"
-        if key not in self._networks:
-            examples = self._examples[groups].take(positions)
-            self._networks[key] = fit_network(examples, config).network
-        return self._networks[key]
+__all__ = ["OurRule"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class OurRule:
     """The router that `train` fits.
 
-    Where all training queries are of one class it falls back on the vote rule's scores.
+    Where there is nothing to learn (one class, too few labels) and nothing to start from, it falls
+    back on the vote rule's scores.
 
     Attributes:
         config: how it is trained; the seed is added to the benchmark's.
-        pools: of which the first with a run's grader is started from, where there is any.
+        starts: the first that a run's router can start from is started from, where there is any.
+        labels: how many of the training queries have a label; all where it is None, and where
+            there are fewer. Without any, what is started from reads the members as strangers.
         name: in tables.
     """
 
     config: TrainConfig
-    pools: Sequence[Pool] = ()
+    starts: Sequence[Start] = ()
+    labels: int | None = None
     name: str = "router"
 
     def settings(self) -> dict[str, Any]:
         """All that decides how it is fitted."""
         config = {k: v for k, v in asdict(self.config).items() if k != "tracking"}
-        pools = [pool.content_hash for pool in self.pools]
-        return config | {"code": source_hash(_sources()), "pools": pools}
+        return config | {
+            "code": source_hash(_sources()),
+            "labels": self.labels,
+            "starts": [start.content_hash for start in self.starts],
+        }
 
     def absent(self, data: RuleRun) -> str | None:
-        """It can always be had, where there is a pool for it if it is to start from one."""
-        graders = {pool.run.manifest.grader for pool in self.pools}
-        grader = data.run.manifest.grader
-        return f"no pool is graded by {grader}" if graders and grader not in graders else None
+        """It can always be had, where it can start from something if it is to."""
+        reasons = [start.absent(data, self.config) for start in self.starts]
+        return reasons[0] if reasons and None not in reasons else None
 
     def fit(self, data: RuleRun, train: Positions, seed: int, held_out: HeldOut) -> FittedRule:
         """Train it."""
-        if len(np.unique(data.vote_fails[train])) < 2:
-            return FailureRule.fitted(data, _by_share(data, train), _by_share, fell_back=True)
         config = replace(self.config, seed=self.config.seed + seed)
-        grader = data.run.manifest.grader
-        pool = next((one for one in self.pools if one.run.manifest.grader == grader), None)
-        start = pool.network(config, held_out) if pool is not None else None
-        return FailureRule.fitted(data, *_trained(data, train, config, start))
+        fitting = [start for start in self.starts if start.absent(data, config) is None]
+        labelled = train[_first_labelled(data, train, self.labels, seed)]
+        if not fitting and nothing_to_learn(_examples(data, config).take(labelled.tolist())):
+            return FailureRule.fitted(data, _by_share(data, train), _by_share, fell_back=True)
+        start = fitting[0].network(config, held_out) if fitting else None
+        return FailureRule.fitted(data, *_trained(data, train, labelled, config, start))
+
+
+def _first_labelled(
+    data: RuleRun, train: Positions, labels: int | None, seed: int
+) -> NDArray[np.int64]:
+    """Places in ``train`` of the queries that have a label, rising.
+
+    They follow from the questions and the seed, so that a few labels are among the many.
+    """
+    if labels is None or labels >= len(train):
+        return np.arange(len(train))
+    texts = [f"labelled {seed} {data.hashes[position]}" for position in train]
+    order = sorted(range(len(train)), key=lambda i: hashlib.sha256(texts[i].encode()).digest())
+    return np.array(sorted(order[:labels]), dtype=np.int64)
 
 
 def _sources() -> list[Path]:
@@ -99,20 +95,37 @@ def _sources() -> list[Path]:
         *(training.parent / "router_model").glob("*.py"),
         *(training / f"{name}.py" for name in fitting),
         Path(__file__),
+        Path(__file__).with_name("starts.py"),
     ]
 
 
 def _trained(
-    data: RuleRun, train: Positions, config: TrainConfig, start: RouterNetwork | None
+    data: RuleRun,
+    train: Positions,
+    labelled: Positions,
+    config: TrainConfig,
+    start: RouterNetwork | None,
 ) -> tuple[EnsembleScores, Callable[[RuleRun, Positions], EnsembleScores]]:
-    """Fit a router: out-of-fold scores of the training queries, and what scores others."""
-    fitted = fit_network(_examples(data, config).take(train.tolist()), config, start=start)
+    """Fit a router: scores of the training queries, out of fold, and what scores others."""
+    if start is not None and not len(labelled):
+        network, strangers = start, True
+    else:
+        fitted = fit_network(_examples(data, config).take(labelled.tolist()), config, start=start)
+        network, strangers = fitted.network, False
 
     def score(data: RuleRun, positions: Positions) -> EnsembleScores:
-        test = _examples(data, config).take(positions.tolist())
-        return _ensemble_scores(data, positions, scored(fitted.network, test))
+        examples = _examples(data, config).take(positions.tolist())
+        return _ensemble_scores(data, positions, scored(network, examples, strangers=strangers))
 
-    return _ensemble_scores(data, train, fitted.out_of_fold), score
+    if len(labelled) == len(train):
+        return _ensemble_scores(data, train, fitted.out_of_fold), score
+    told = score(data, train)
+    if not len(labelled):
+        return told, score
+    own, places = _ensemble_scores(data, labelled, fitted.out_of_fold), np.isin(train, labelled)
+    for name in ("p_fail", "answer", "p_vote_fails"):
+        getattr(told, name)[places] = getattr(own, name)
+    return told, score
 
 
 def _ensemble_scores(data: RuleRun, positions: Positions, said: Scored) -> EnsembleScores:
