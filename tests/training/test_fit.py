@@ -249,6 +249,25 @@ def test_a_start_that_nothing_improves_on_is_kept(learned):
     assert torch.equal(kept.read.weight, learned.read.weight)
 
 
+@pytest.mark.parametrize("count", [1, 19, 60])
+def test_a_start_is_kept_where_there_is_nothing_to_learn(learned, count):
+    """Too few labels, or one class: what was learned stays, and says something of everybody."""
+    few, new = replace(examples(count, seed=5), right=torch.ones(count, 3)), examples(500, seed=6)
+    fitted = fit_network(few, quick_config(), start=learned)
+    assert torch.equal(fitted.network.read.weight, learned.read.weight)
+    assert torch.equal(fitted.network.calibration, learned.calibration)
+    assert not fitted.network.member_code.any()
+    assert fitted.out_of_fold.probabilities.shape == (count, len(HEADS))
+    assert fitted.out_of_fold.probabilities.isfinite().all()
+    as_strangers = scored(learned, new, strangers=True)
+    for said in (scored(fitted.network, new), as_strangers):
+        assert auroc(said.probabilities[:, VOTE_FAILS], vote_fails(new)) > 0.75
+    # More labels say more of who is good; a handful leaves it nearly open.
+    most = torch.log(torch.tensor((count + 2) / 2)) - 1.0
+    expected = most * count / (count + 20)
+    assert torch.allclose(fitted.network.skills, expected.expand(3))
+
+
 @pytest.mark.parametrize(
     "wrong", [{"network": NetworkConfig(**SHAPE | {"units": 5}, seeds=4)}, {"features": 4}]
 )

@@ -16,7 +16,7 @@ from pyramid_moa.router_model.features import FeatureSpec, gather_evidence
 from pyramid_moa.router_model.hidden_rows import HiddenRows, float_rows, spans
 from pyramid_moa.router_model.vote_figures import same_answers
 
-__all__ = ["Examples", "gather_examples"]
+__all__ = ["Examples", "gather_examples", "joined"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,6 +92,22 @@ class Examples:
             right=self.right[:, index],
             hidden=tuple(self.hidden[number] for number in numbers) if self.hidden else (),
         )
+
+
+def joined(parts: Sequence[Examples]) -> Examples:
+    """Queries of several runs whose members are the same, at the same places, no states read."""
+    tensors = [torch.cat(own) for own in zip(*(part.tensors for part in parts), strict=True)]
+    answers, relations, clusters, question, right, oracle_right = tensors
+    return Examples(
+        answers=answers,
+        relations=relations,
+        clusters=clusters,
+        question=question,
+        right=right,
+        oracle_right=oracle_right,
+        hidden=(),
+        questions=tuple(text for part in parts for text in part.questions),
+    )
 
 
 def gather_examples(run: LabelledRun, spec: FeatureSpec, *, hidden_key: str | None) -> Examples:

@@ -117,7 +117,9 @@ def fit_network(
         examples: what it is fitted on.
         config: how.
         start: a network of the same shape to go on from. Fitted with the same seed it has left out
-            the same questions, whatever its run, so that what is said out of fold stays so.
+            the same questions, whatever its run, so that what is said out of fold stays so. Where
+            there is nothing to learn it is kept, calibration and all, and told only of the
+            members' habits and skills.
         work: folder for the Lightning checkpoint of an interrupted training, which is gone on
             with; None keeps none.
         loggers: where curves are written.
@@ -127,11 +129,12 @@ def fit_network(
         The network and its out-of-fold probabilities.
 
     Raises:
-        RunFolderError: too few queries, or only one class of labels.
+        RunFolderError: too few queries, or only one class of labels, and no start.
         CheckpointError: ``start`` has another shape.
         ConfigError: training diverged.
     """
-    check_examples(examples)
+    if start is None:
+        check_examples(examples)
     network = _prepared(examples, config, start)
     with torch.no_grad():
         # Reduced once: from here on nobody reads hidden states.
@@ -152,6 +155,12 @@ def fit_network(
         batches=config.optimiser.epoch_batches,
         seed=module.epoch_seed,
     )
+    if start is not None and nothing_to_learn(examples):
+        network.eval().calibration.copy_(start.calibration)
+        # Skills of strangers are nought; of a handful of labels that is the better guess.
+        network.skills *= len(examples) / (len(examples) + FEWEST_LABELS)
+        logits, _, choice = _left_out(network, data.everybody())
+        return Fitted(network=network, out_of_fold=_calibrated(network, logits, choice))
     last = work / LAST if work is not None else None
     trainer = _trainer(
         config, work, loggers or [], started=start is not None, show_progress=show_progress
@@ -377,6 +386,10 @@ def _calibrate(network: RouterNetwork, examples: Examples, data: RouterDataModul
     if not served_whole(examples.members):
         # Calibrated on small ensembles, as others will be served; told of everybody's.
         logits, _, choice = _left_out(network, data.everybody())
+    return _calibrated(network, logits, choice)
+
+
+def _calibrated(network: RouterNetwork, logits: torch.Tensor, choice: torch.Tensor) -> Scored:
     slope, offset = network.calibration.unbind(1)
     return Scored(probabilities=torch.sigmoid(logits * slope + offset), choice=choice)
 

@@ -32,7 +32,7 @@ from pyramid_moa.training.head_to_head_table import scopes_of
 from pyramid_moa.training.label_plot import write_label_plot
 from pyramid_moa.training.outcomes import FloatArray
 
-__all__ = ["LabelPoint", "Protocol", "label_points", "write_label_curves"]
+__all__ = ["OWN", "STARTED", "VOTE", "LabelPoint", "Protocol", "label_points", "write_label_curves"]
 
 VOTE, OWN, STARTED = "vote", "router", "router-started"
 """Names of the curves: agreement alone, without a start, and with one."""
