@@ -14,7 +14,7 @@ from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from torch.nn.functional import softmax
 
 from pyramid_moa.errors import CheckpointError, ConfigError, RunFolderError
-from pyramid_moa.router_model.calibration import fit_platt
+from pyramid_moa.router_model.calibration import AS_IT_IS, Prior, fit_platt
 from pyramid_moa.router_model.network import (
     HEADS,
     NetworkShape,
@@ -29,6 +29,7 @@ from pyramid_moa.training.data_module import RouterBatch, RouterDataModule
 from pyramid_moa.training.draws import all_members, draw, served_whole
 from pyramid_moa.training.examples import Examples
 from pyramid_moa.training.module import RouterModule
+from pyramid_moa.training.new_features import fit_new_inputs, ignore_never_known
 
 if TYPE_CHECKING:
     from lightning.pytorch.loggers import Logger
@@ -48,6 +49,9 @@ __all__ = [
 LAST = "last.ckpt"
 FEWEST_LABELS = 20
 """Labelled queries, at least, that a network is fitted on."""
+# What the calibration of a network to start from is worth. Of 50 and 100 labels of five pyramids
+# that are not in the suite, log-loss is the less the more it is worth; with hundreds it fades.
+_START_QUESTIONS = 100.0
 # Each network leaves out one of so many parts of the queries, in turn.
 _PARTS = 4
 _NEUTRAL = torch.tensor([[1.0, 0.0]] * len(HEADS))
@@ -187,8 +191,9 @@ def fit_network(
             f"optimiser.learning_rate than {module.learning_rate:g}"
         )
     module.restore_best()
+    ignore_never_known(network, examples.answers)
     network.eval()
-    return Fitted(network=network, out_of_fold=_calibrate(network, examples, data))
+    return Fitted(network=network, out_of_fold=_calibrate(network, examples, data, start))
 
 
 def _is_whole(last: Path) -> bool:
@@ -274,6 +279,7 @@ def _prepared(
         network.reset(torch.Generator().manual_seed(config.seed))
     else:
         _start_from(network, start)
+        fit_new_inputs(network, examples.answers)
     network.fit_hidden(examples.hidden, generator)
     members = all_members(examples, len(examples))
     network.fit_members(examples.answers, members, examples.right)
@@ -378,11 +384,24 @@ def scored(network: RouterNetwork, examples: Examples, *, strangers: bool = Fals
     return Scored(probabilities=torch.cat(parts), choice=torch.cat(choices))
 
 
-def _calibrate(network: RouterNetwork, examples: Examples, data: RouterDataModule) -> Scored:
-    """Calibrate on what networks say of queries that they left out."""
+def _calibrate(
+    network: RouterNetwork,
+    examples: Examples,
+    data: RouterDataModule,
+    start: RouterNetwork | None,
+) -> Scored:
+    """Calibrate on what networks say of queries that they left out.
+
+    Where another network was started from its calibration is what a hundred labels would say.
+    """
     logits, labels, choice = _left_out(network, data.as_validated())
     for head in range(len(HEADS)):
-        network.calibration[head] = torch.tensor(fit_platt(logits[:, head], labels[:, head]))
+        prior = AS_IT_IS
+        if start is not None:
+            slope, offset = start.calibration[head].tolist()
+            prior = Prior(slope=max(slope, 1e-3), offset=offset, questions=_START_QUESTIONS)
+        fitted = fit_platt(logits[:, head], labels[:, head], prior)
+        network.calibration[head] = torch.tensor(fitted)
     if not served_whole(examples.members):
         # Calibrated on small ensembles, as others will be served; told of everybody's.
         logits, _, choice = _left_out(network, data.everybody())
@@ -390,8 +409,8 @@ def _calibrate(network: RouterNetwork, examples: Examples, data: RouterDataModul
 
 
 def _calibrated(network: RouterNetwork, logits: torch.Tensor, choice: torch.Tensor) -> Scored:
-    slope, offset = network.calibration.unbind(1)
-    return Scored(probabilities=torch.sigmoid(logits * slope + offset), choice=choice)
+    slopes, offsets = network.calibration.unbind(1)
+    return Scored(probabilities=torch.sigmoid(logits * slopes + offsets), choice=choice)
 
 
 def _left_out(

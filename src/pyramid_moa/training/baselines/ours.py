@@ -90,7 +90,16 @@ def _first_labelled(
 def _sources() -> list[Path]:
     """What fits the router."""
     training = Path(__file__).parent.parent
-    fitting = ("config", "data_module", "draws", "examples", "fit", "module", "train")
+    fitting = (
+        "config",
+        "data_module",
+        "draws",
+        "examples",
+        "fit",
+        "module",
+        "new_features",
+        "train",
+    )
     return [
         *(training.parent / "router_model").glob("*.py"),
         *(training / f"{name}.py" for name in fitting),
