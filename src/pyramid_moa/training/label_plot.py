@@ -58,7 +58,7 @@ def draw_label_curves(rows: Sequence[Row]) -> "Figure":
         _panel(axes, own, ticks)
         runs = max(row["runs"] for row in own)
         axes.set_title(f"{name}, {runs} {'run' if runs == 1 else 'runs'}", color=MUTED)
-    panels[0].set_ylabel("failure AUROC of the vote's answer, 95 % intervals")
+    panels[0].set_ylabel("failure AUROC of the vote's answer")
     panels[0].legend(loc="lower right", frameon=False, fontsize=8)
     figure.tight_layout()
     return figure

@@ -38,9 +38,9 @@ def ignore_never_known(network: RouterNetwork, answers: Tensor) -> None:
     unknown = slice(features, 2 * features)
     with torch.no_grad():
         weight, offset = network.read.weight, network.read.offset
-        offset += (weight[:, unknown] * never[:, None]).sum(1, keepdim=True)
+        offset.add_((weight[:, unknown] * never[:, None]).sum(1, keepdim=True))
         for first in range(0, 3 * features, features):
-            weight[:, first : first + features] *= ~never[:, None]
+            weight[:, first : first + features].mul_(~never[:, None])
 
 
 def _never_known(network: RouterNetwork) -> Tensor:
