@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 __all__ = ["main"]
 
+# Those of `pyramid_moa.router_model.pretrained`, whose package takes too long to import for --help.
+_PRETRAINED = "pretrained:numeric (answers are numbers) or pretrained:general (all others)"
 _DESCRIPTION = (
     "Small language models answer first; a trained router asks the big one only when it pays."
 )
@@ -119,7 +121,7 @@ def _train_options(parser: ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, required=True, help="the checkpoint folder")
     parser.add_argument("--config", type=Path, default=None, help="YAML of the training")
     _add_grader(parser)
-    parser.add_argument("--init", type=Path, default=None, help="a checkpoint to start from")
+    parser.add_argument("--init", default=None, help=f"a checkpoint to start from, {_PRETRAINED}")
 
 
 def _evaluate_options(parser: ArgumentParser) -> None:
@@ -149,6 +151,16 @@ def _benchmark_options(parser: ArgumentParser) -> None:
     _add_grader(parser)
     parser.add_argument(
         "--pool", type=Path, nargs="+", default=[], help="runs of many models to start from"
+    )
+    parser.add_argument(
+        "--labels",
+        type=NonNegativeInt,
+        nargs="+",
+        default=[],
+        help="numbers of labels, such as 0 50 100 200 500, for label_curves.csv and its plot",
+    )
+    parser.add_argument(
+        "--init", default=None, help=f"what curves of labels start from, {_PRETRAINED}"
     )
     parser.add_argument("--folds", type=int, default=5, help="of the cross-validation")
     parser.add_argument("--seeds", type=int, default=3, help="times it is repeated, other folds")
@@ -184,7 +196,7 @@ def _up_options(parser: ArgumentParser) -> None:
 
 
 def _export_options(parser: ArgumentParser) -> None:
-    parser.add_argument("--router", type=Path, required=True, help="the checkpoint folder")
+    parser.add_argument("--router", required=True, help=f"the checkpoint folder, {_PRETRAINED}")
     parser.add_argument("--onnx", type=Path, default=None, help="an ONNX file to write")
     parser.add_argument("--hub", default=None, help="a Hugging Face repository to push to")
     parser.add_argument("--out", type=Path, default=None, help="a folder to write, as for the hub")
@@ -203,7 +215,9 @@ def _add_pyramid(parser: ArgumentParser) -> None:
 
 
 def _add_router(parser: ArgumentParser) -> None:
-    parser.add_argument("--router", type=Path, default=None, help="checkpoint folder; else a vote")
+    parser.add_argument(
+        "--router", default=None, help=f"checkpoint folder, {_PRETRAINED}; else a vote"
+    )
     parser.add_argument(
         "--operating-point", default=None, help="a named point of the checkpoint; else its first"
     )
@@ -318,6 +332,8 @@ def _benchmark(options: Namespace) -> None:
         options.out,
         config=config,
         pools=options.pool,
+        labels=options.labels,
+        init=options.init,
         folds=options.folds,
         seeds=options.seeds,
         seed=options.seed,

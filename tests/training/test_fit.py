@@ -8,7 +8,7 @@ import torch
 from lightning.pytorch.loggers import CSVLogger
 
 from pyramid_moa.errors import CheckpointError, ConfigError, RunFolderError
-from pyramid_moa.router_model.calibration import fit_platt
+from pyramid_moa.router_model.calibration import Prior, fit_platt
 from pyramid_moa.router_model.features import NO_ANSWER
 from pyramid_moa.router_model.network import HEADS
 from pyramid_moa.router_model.vote_figures import vote_places
@@ -249,6 +249,47 @@ def test_a_start_that_nothing_improves_on_is_kept(learned):
     assert torch.equal(kept.read.weight, learned.read.weight)
 
 
+def test_what_no_answer_had_in_training_says_nothing(learned):
+    """The third feature is unknown in training; a member that has it is read as if it had not."""
+    plain = examples(50, seed=8)
+    told = replace(plain, answers=plain.answers.clone())
+    told.answers[..., 2] = 3.0
+    expected, said = (scored(learned, data).probabilities for data in (plain, told))
+    assert torch.allclose(said, expected, atol=1e-6)
+    assert learned.answer_scale[2] == 1
+
+
+def test_what_is_new_to_a_start_is_learned(learned):
+    """Where the run has a feature that the start never met, it may tell everything."""
+    data = examples(300, seed=9, signal=0.0)
+    data.answers[..., 2] = 500.0 + 100.0 * data.right
+    fast = replace(quick_config().optimiser, init_learning_rate=1e-2)
+    started = fit_network(data, quick_config(optimiser=fast), start=learned).network
+    assert 500 < started.answer_mean[2] < 600
+    assert torch.equal(started.answer_mean[:2], learned.answer_mean[:2])
+    told = scored(started, data).probabilities[:, VOTE_FAILS]
+    assert auroc(told, vote_fails(data)) > 0.95
+
+
+@pytest.mark.parametrize("count", [1, 19, 60])
+def test_a_start_is_kept_where_there_is_nothing_to_learn(learned, count):
+    """Too few labels, or one class: what was learned stays, and says something of everybody."""
+    few, new = replace(examples(count, seed=5), right=torch.ones(count, 3)), examples(500, seed=6)
+    fitted = fit_network(few, quick_config(), start=learned)
+    assert torch.equal(fitted.network.read.weight, learned.read.weight)
+    assert torch.equal(fitted.network.calibration, learned.calibration)
+    assert not fitted.network.member_code.any()
+    assert fitted.out_of_fold.probabilities.shape == (count, len(HEADS))
+    assert fitted.out_of_fold.probabilities.isfinite().all()
+    as_strangers = scored(learned, new, strangers=True)
+    for said in (scored(fitted.network, new), as_strangers):
+        assert auroc(said.probabilities[:, VOTE_FAILS], vote_fails(new)) > 0.75
+    # More labels say more of who is good; a handful leaves it nearly open.
+    most = torch.log(torch.tensor((count + 2) / 2)) - 1.0
+    expected = most * count / (count + 20)
+    assert torch.allclose(fitted.network.skills, expected.expand(3))
+
+
 @pytest.mark.parametrize(
     "wrong", [{"network": NetworkConfig(**SHAPE | {"units": 5}, seeds=4)}, {"features": 4}]
 )
@@ -277,6 +318,19 @@ def test_platt_mends_logits_that_are_too_sure():
     slope, offset = fit_platt(3 * true + 1, labels)
     assert slope == pytest.approx(1 / 3, abs=0.04)
     assert offset == pytest.approx(-0.5 - 1 / 3, abs=0.12)
+
+
+def test_platt_leaves_what_is_believed_as_labels_come_in():
+    generator = torch.Generator().manual_seed(2)
+    true = torch.randn(4000, generator=generator) * 2 - 1
+    labels = (torch.rand(4000, generator=generator) < torch.sigmoid(true)).float()
+    believed = Prior(slope=2.0, offset=1.5, questions=100.0)
+    nothing, some, all_of_them = (
+        fit_platt(true[:count], labels[:count], believed) for count in (0, 50, 4000)
+    )
+    assert nothing == pytest.approx((2.0, 1.5))
+    assert 1.5 > some[1] > all_of_them[1] > -0.1
+    assert all_of_them == pytest.approx((1.0, 0.0), abs=0.35)
 
 
 @pytest.mark.parametrize("label", [0.0, 1.0])

@@ -346,6 +346,35 @@ def test_starting_from_a_checkpoint_of_other_members(recorded_table, trained, tm
     assert started.card.validation["failure_auroc"] > 0.7
 
 
+def test_starting_with_a_handful_of_labels_keeps_what_is_started_from(trained, tmp_path):
+    """Of 12 questions nothing is learned but who the members are."""
+    table = write_recorded_table(tmp_path / "few.parquet", count=12)
+    run, said = tmp_path / "few", []
+    import_recorded(
+        [table], members=MEMBERS[:2], oracle=ORACLE, out=run, prices=COSTS, split="train"
+    )
+    kept = train(run, tmp_path / "kept", quick_config(), init=trained, say=said.append)
+    before = Router.load(trained)
+    assert torch.equal(kept.network.read.weight, before.network.read.weight)
+    assert kept.card.operating_points == before.card.operating_points
+    assert kept.card.member_names == list(MEMBERS[:2])
+    assert any("found 12" in line and "are kept as they are" in line for line in said)
+    assert Router.load(tmp_path / "kept").card == kept.card
+    with pytest.raises(RunFolderError, match="at least 20 queries"):
+        train(run, tmp_path / "no", quick_config())
+
+
+def test_starting_from_a_router_whose_answers_another_grader_compared(
+    trained, imported_run, tmp_path
+):
+    """What has to fit are the features."""
+    before = Router.load(trained)
+    before.card = replace(before.card, grader="somebody:equal")
+    before.save(tmp_path / "other")
+    started = train(imported_run, tmp_path / "out", quick_config(), init=tmp_path / "other")
+    assert started.card.grader == "gsm8k"
+
+
 def test_starting_a_router_without_hidden_states_from_one_with_them(
     trained_on_hidden, labelled_run, tmp_path
 ):

@@ -7,6 +7,7 @@ from pathlib import Path
 from pyramid_moa.errors import CheckpointError, PyramidError
 from pyramid_moa.inference.model_card import model_card
 from pyramid_moa.router_model.checkpoint import CheckpointFiles
+from pyramid_moa.router_model.pretrained import checkpoint_folder
 from pyramid_moa.router_model.router import Router
 
 __all__ = ["HubError", "export_folder", "push_to_hub"]
@@ -30,7 +31,7 @@ def export_folder(checkpoint: str | Path, out: str | Path) -> None:
     if target.exists():
         raise CheckpointError(f"{target}: exists already; expected the name of a new folder")
     target.parent.mkdir(parents=True, exist_ok=True)
-    files = CheckpointFiles(Path(checkpoint))
+    files = CheckpointFiles(checkpoint_folder(checkpoint))
     aside = Path(tempfile.mkdtemp(prefix=f".partial-{target.name}-", dir=target.parent))
     try:
         shutil.copyfile(files.card, aside / files.card.name)

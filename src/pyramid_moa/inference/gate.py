@@ -116,7 +116,11 @@ class Gate:
         """
         check_options(router, operating_point, threshold)
         config = load_pyramid(pyramid)
-        loaded = Router.load(router, own_grader=config.grader) if router is not None else None
+        loaded = None
+        if router is not None:
+            loaded = Router.load(router, own_grader=config.grader)
+            grader = load_grader(config.grader).name
+            loaded = loaded.graded_by(grader, config.member_names) or loaded
         point = loaded.card.operating_point(operating_point) if loaded is not None else None
         if threshold is not None:
             point = OperatingPoint(name="given", threshold=threshold, target="given by the caller")
@@ -186,7 +190,10 @@ class Gate:
             answers[manifest.oracle] = data.generations[manifest.oracle][index]
             for name, generation in answers.items():
                 rows[name].setdefault(prompt, generation)
-        loaded = Router.load(router, own_grader=own_grader) if router is not None else None
+        loaded = None
+        if router is not None:
+            loaded = Router.load(router, own_grader=own_grader)
+            loaded = loaded.graded_by(manifest.grader, manifest.members) or loaded
         return cls(
             pyramid,
             {name: RecordedBackend(name, own) for name, own in rows.items()},

@@ -100,9 +100,15 @@ def _warn_of_strangers(card: RouterCard, pyramid: Pyramid) -> None:
         logging.getLogger(__name__).warning(
             "the router was trained on %s and reads answers of %s as strangers'; train --init "
             "makes it know them",
-            ", ".join(card.member_names),
+            _some(card.member_names),
             ", ".join(strangers),
         )
+
+
+def _some(names: list[str]) -> str:
+    """A few of them: a router that comes with the package knows dozens."""
+    few = ", ".join(names[:4])
+    return few if len(names) <= 4 else f"{few} and {len(names) - 4} others"
 
 
 def _refuse(problems: list[str]) -> None:

@@ -20,6 +20,7 @@ from torch.nn.functional import one_hot, softmax
 
 from pyramid_moa.router_model.features import NO_ANSWER, NOT_ASKED
 from pyramid_moa.router_model.hidden_rows import HiddenRows, float_rows, spans
+from pyramid_moa.router_model.known_statistics import known_statistics
 from pyramid_moa.router_model.principal_components import whitened_components
 from pyramid_moa.router_model.vote_figures import (
     QUERY_FIGURES,
@@ -194,7 +195,7 @@ class RouterNetwork(nn.Module):
             question: [n, Q].
         """
         for name, values in (("answer", answers), ("relation", relations), ("question", question)):
-            mean, scale = _statistics(values.flatten(0, -2))
+            mean, scale = known_statistics(values.flatten(0, -2))
             getattr(self, f"{name}_mean").copy_(mean)
             getattr(self, f"{name}_scale").copy_(scale)
 
@@ -470,15 +471,6 @@ class _Layer(nn.Module):
 
 def _standard(values: Tensor, mean: Tensor, scale: Tensor) -> Tensor:
     return ((values - mean) / scale).clamp(-_CLIP, _CLIP)
-
-
-def _statistics(values: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and scale of known values [n, F]; a constant stays zero whatever it is divided by."""
-    known = ~values.isnan()
-    count = known.sum(0).clamp(min=1)
-    mean = torch.where(known, values, 0.0).sum(0) / count
-    variance = torch.where(known, (values - mean).square(), 0.0).sum(0) / count
-    return mean, torch.where(variance > 1e-12, variance.sqrt(), 1.0)
 
 
 def _pooled(codes: Tensor, behind: Tensor, votes: Tensor, total: Tensor) -> list[Tensor]:

@@ -1,6 +1,7 @@
 """The router: the members' answers to one question in, calibrated probabilities out."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from pyramid_moa.grading import Grader, load_stored_grader
 from pyramid_moa.records import Generation
 from pyramid_moa.router_model.card import RouterCard
 from pyramid_moa.router_model.checkpoint import read_checkpoint, write_checkpoint
-from pyramid_moa.router_model.features import Evidence, FeatureSpec, gather_evidence
+from pyramid_moa.router_model.features import Evidence, FeatureSpec, gather_evidence, groups_for
 from pyramid_moa.router_model.network import (
     UNKNOWN,
     NetworkInputs,
@@ -21,6 +22,7 @@ from pyramid_moa.router_model.network import (
     chosen_places,
 )
 from pyramid_moa.router_model.policy import Scores
+from pyramid_moa.router_model.pretrained import checkpoint_folder, is_pretrained
 
 __all__ = ["Router"]
 
@@ -64,16 +66,49 @@ class Router:
         """Read a checkpoint folder.
 
         Args:
-            folder: the checkpoint.
+            folder: the checkpoint, or ``pretrained:NAME``.
             own_grader: as in the constructor.
 
         Raises:
             CheckpointError: it is missing, damaged, or of another version.
         """
-        return cls(*read_checkpoint(Path(folder)), own_grader=own_grader)
+        return cls(*read_checkpoint(checkpoint_folder(folder)), own_grader=own_grader)
+
+    def graded_by(self, grader: str, members: Sequence[str]) -> "Router | None":
+        """The same router where another grader compares the answers.
+
+        What has to fit are the features. A grader of numbers has others than one of other answers,
+        and a router that knows some of the members was trained on a run of them: there another
+        grader is a mistake.
+
+        Args:
+            grader: its name, or the caller's own ``module:function``.
+            members: names of those who answer.
+
+        Returns:
+            The router, or None where it does not fit.
+        """
+        if grader == self.card.grader:
+            return self
+        own = load_stored_grader(grader, own=self._own_grader)
+        fits = groups_for(self.card.feature_groups, own) == tuple(self.card.feature_groups)
+        known = set(members) & set(self.card.member_names)
+        if known or not fits:
+            return None
+        card = replace(self.card, grader=grader)
+        return Router(card, self.network, own_grader=self._own_grader)
 
     def save(self, folder: str | Path) -> None:
-        """Write a checkpoint folder; see ``write_checkpoint``."""
+        """Write a checkpoint folder; see ``write_checkpoint``.
+
+        Raises:
+            CheckpointError: the folder holds something else, or comes with the package.
+        """
+        if is_pretrained(folder):
+            raise CheckpointError(
+                f"{folder} comes with the package and stays as it is; expected a checkpoint of "
+                f"your own: pyramid-moa export --router {folder} --out DIR makes one"
+            )
         self.card = write_checkpoint(Path(folder), self.card, self.network)
 
     def evidence(self, question: str, generations: Mapping[str, Generation | None]) -> Evidence:

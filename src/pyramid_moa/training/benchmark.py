@@ -12,8 +12,9 @@ from pyramid_moa.atomic_files import remove_leftovers, write_text_atomically
 from pyramid_moa.data_prep.labelled_run import read_labelled_run
 from pyramid_moa.errors import ConfigError, DataError
 from pyramid_moa.progress import Progress
+from pyramid_moa.router_model.router import Router
 from pyramid_moa.training.baselines.all_rules import chosen_rules
-from pyramid_moa.training.baselines.ours import Pool
+from pyramid_moa.training.baselines.ours import OurRule
 from pyramid_moa.training.baselines.rule import Rule
 from pyramid_moa.training.baselines.rule_run import (
     Positions,
@@ -21,16 +22,24 @@ from pyramid_moa.training.baselines.rule_run import (
     content_hash,
     rule_run,
 )
+from pyramid_moa.training.baselines.starts import CheckpointStart, Pool, Start
 from pyramid_moa.training.benchmark_report import router_line, write_router_report
 from pyramid_moa.training.config import TrainConfig
 from pyramid_moa.training.csv_table import csv_text
-from pyramid_moa.training.head_to_head_cells import CellCache, compute_cell
+from pyramid_moa.training.head_to_head_cells import CellCache
 from pyramid_moa.training.head_to_head_figures import relative_curve, rule_figures
-from pyramid_moa.training.head_to_head_folds import fold_of, folds_of
+from pyramid_moa.training.head_to_head_folds import folds_of
 from pyramid_moa.training.head_to_head_plots import run_curves, write_run_plot, write_suite_plot
 from pyramid_moa.training.head_to_head_pooling import Measured, question_weights
 from pyramid_moa.training.head_to_head_results import Part, RuleResult, rule_result
 from pyramid_moa.training.head_to_head_table import scopes_of, write_tables
+from pyramid_moa.training.label_curves import (
+    STARTED,
+    LabelPoint,
+    Protocol,
+    label_points,
+    write_label_curves,
+)
 from pyramid_moa.training.report import check_report_folder
 
 __all__ = ["benchmark"]
@@ -45,6 +54,8 @@ def benchmark(
     *,
     config: TrainConfig | None = None,
     pools: Sequence[str | Path] = (),
+    labels: Sequence[int] = (),
+    init: str | Path | None = None,
     folds: int = 5,
     seeds: int = 3,
     seed: int = 0,
@@ -69,6 +80,10 @@ def benchmark(
         pools: run folders of many models' answers; of the first with a run's grader another
             router takes part, ``router-from-pool``, which starts from what a router of all its
             models has learned on the questions of the training folds.
+        labels: numbers of labels after which the router is measured, too: ``label_curves.csv``
+            with its plot has them beside all labels, for own training and for one that starts from
+            ``init``, or else from the pools.
+        init: a checkpoint, or ``pretrained:NAME``.
         folds: how many.
         seeds: how many times all is repeated, with other folds.
         seed: the first; also of the bootstrap.
@@ -124,8 +139,38 @@ def benchmark(
         say(router_line(row))
     if rows:
         write_text_atomically(out / "benchmark.csv", csv_text(rows))
-    _compare(loaded, results, data_sets or {}, out, seed=seed, resamples=resamples)
+    belongs = {name: data.run.manifest.dataset for name, data in loaded.items()}
+    belongs |= {name: data_set for name, data_set in (data_sets or {}).items() if name in loaded}
+    _compare(loaded, results, belongs, out, seed=seed, resamples=resamples)
+    if labels:
+        starts = opened if init is None else [CheckpointStart(Router.load(init))]
+        write_label_curves(
+            loaded,
+            {
+                name: _label_points(name, data, config or TrainConfig(), starts, labels, say)
+                for name, data in loaded.items()
+            },
+            out,
+            cache=cache,
+            protocol=Protocol(
+                folds=folds, seeds=range(seed, seed + seeds), seed=seed, resamples=resamples
+            ),
+            data_sets=belongs,
+        )
     return rows
+
+
+def _label_points(
+    name: str,
+    data: RuleRun,
+    config: TrainConfig,
+    starts: Sequence[Start],
+    labels: Sequence[int],
+    say: Callable[[str], None],
+) -> list[LabelPoint]:
+    """Points of a run's curves; the curve that starts from another router where it can be had."""
+    started = OurRule(config=config, starts=starts, name=STARTED)
+    return label_points(config, starts if _takes_part(started, name, data, say) else (), labels)
 
 
 def _pool(path: Path, own_grader: str | None) -> Pool:
@@ -166,20 +211,9 @@ class _Crossed:
         votes: Mapping[int, Sequence[Part]] | None,
         progress: Progress,
     ) -> Part:
-        inside = self.divisions[seed] == fold
-        train, test = np.flatnonzero(~inside), np.flatnonzero(inside)
-        path = self.cache.path(rule, self.data, folds=self.folds, fold=fold, seed=seed)
-        cell = self.cache.read(path)
-        if cell is None:
-            cell = compute_cell(
-                rule,
-                self.data,
-                train,
-                test,
-                seed,
-                lambda text: fold_of(text, folds=self.folds, seed=seed) == fold,
-            )
-            self.cache.write(path, cell)
+        division = self.divisions[seed]
+        train, test = np.flatnonzero(division != fold), np.flatnonzero(division == fold)
+        cell = self.cache.cell(rule, self.data, division, folds=self.folds, fold=fold, seed=seed)
         progress.advance(note=f"{self.name}, seed {seed}, fold {fold + 1}, {rule.name}")
         vote = votes[seed][fold].cell if votes is not None else cell
         return Part(train=train, test=test, cell=cell, vote=vote)
@@ -241,10 +275,7 @@ def _compare(
             manifest = data.run.manifest
             title = f"{name}: {len(manifest.members)} members, oracle {manifest.oracle}"
             write_run_plot(run_curves(data, results[name]), title, plots / name)
-    belongs = {
-        name: data_sets.get(name, data.run.manifest.dataset) for name, data in loaded.items()
-    }
-    scopes = scopes_of(measured, belongs)
+    scopes = scopes_of(measured, data_sets)
     write_tables(scopes, details, out)
     write_suite_plot(scopes[0].pool, plots)
 

@@ -63,6 +63,7 @@ def evaluate(
         extra["rule"] = "vote (all agree); no checkpoint was given"
     else:
         loaded = Router.load(router, own_grader=own_grader)
+        loaded = loaded.graded_by(data.manifest.grader, data.manifest.members) or loaded
         check_fit(data, loaded)
         scores = score_run(data, loaded, positions)
         chosen = loaded.card.operating_point(point)

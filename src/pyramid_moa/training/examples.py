@@ -1,7 +1,7 @@
 """What the network is fitted on: features, hidden states and labels of chosen queries."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -12,8 +12,9 @@ from pyramid_moa.progress import Progress
 from pyramid_moa.records import question_hash
 from pyramid_moa.router_model.features import FeatureSpec, gather_evidence
 from pyramid_moa.router_model.hidden_rows import ChosenRows, HiddenRows, float_rows, spans
+from pyramid_moa.router_model.vote_figures import same_answers
 
-__all__ = ["Examples", "gather_examples"]
+__all__ = ["Examples", "gather_examples", "joined"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +78,34 @@ class Examples:
             hidden=tuple(ChosenRows(rows, index.numpy()) for rows in self.hidden),
             questions=tuple(self.questions[position] for position in positions),
         )
+
+    def of_members(self, numbers: Sequence[int]) -> "Examples":
+        """Some of the members, by number, in this order, as if nobody else had been asked."""
+        index = torch.as_tensor(numbers, dtype=torch.long)
+        return replace(
+            self,
+            answers=self.answers[:, index],
+            relations=self.relations[:, index][:, :, index],
+            clusters=same_answers(self.clusters[:, index]),
+            right=self.right[:, index],
+            hidden=tuple(self.hidden[number] for number in numbers) if self.hidden else (),
+        )
+
+
+def joined(parts: Sequence[Examples]) -> Examples:
+    """Queries of several runs whose members are the same, at the same places, no states read."""
+    tensors = [torch.cat(own) for own in zip(*(part.tensors for part in parts), strict=True)]
+    answers, relations, clusters, question, right, oracle_right = tensors
+    return Examples(
+        answers=answers,
+        relations=relations,
+        clusters=clusters,
+        question=question,
+        right=right,
+        oracle_right=oracle_right,
+        hidden=(),
+        questions=tuple(text for part in parts for text in part.questions),
+    )
 
 
 def gather_examples(run: LabelledRun, spec: FeatureSpec, *, hidden_key: str | None) -> Examples:

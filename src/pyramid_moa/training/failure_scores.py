@@ -19,6 +19,7 @@ __all__ = [
     "brier_score",
     "calibration_error",
     "equal_mass_bins",
+    "log_loss",
     "rank",
     "ratio",
 ]
@@ -144,6 +145,12 @@ def calibration_error(
 def brier_score(probabilities: FloatArray, happened: BoolArray, weights: FloatArray) -> FloatArray:
     """Mean squared distance of probabilities from what happened, [b]."""
     return ratio(weights @ np.square(probabilities - happened), np.sum(weights, axis=1))
+
+
+def log_loss(probabilities: FloatArray, happened: BoolArray, weights: FloatArray) -> FloatArray:
+    """Mean negative log-likelihood, [b]; nobody is believed to be surer than one in a million."""
+    p = np.clip(np.where(happened, probabilities, 1.0 - probabilities), 1e-6, None)
+    return ratio(weights @ -np.log(p), np.sum(weights, axis=1))
 
 
 def _class_sums(

@@ -14,7 +14,7 @@ from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from torch.nn.functional import softmax
 
 from pyramid_moa.errors import CheckpointError, ConfigError, RunFolderError
-from pyramid_moa.router_model.calibration import fit_platt
+from pyramid_moa.router_model.calibration import AS_IT_IS, Prior, fit_platt
 from pyramid_moa.router_model.network import (
     HEADS,
     NetworkShape,
@@ -29,14 +29,29 @@ from pyramid_moa.training.data_module import RouterBatch, RouterDataModule
 from pyramid_moa.training.draws import all_members, draw, served_whole
 from pyramid_moa.training.examples import Examples
 from pyramid_moa.training.module import RouterModule
+from pyramid_moa.training.new_features import fit_new_inputs, ignore_never_known
 
 if TYPE_CHECKING:
     from lightning.pytorch.loggers import Logger
 
-__all__ = ["LAST", "Fitted", "Scored", "check_examples", "fit_network", "held_out_parts", "scored"]
+__all__ = [
+    "FEWEST_LABELS",
+    "LAST",
+    "Fitted",
+    "Scored",
+    "check_examples",
+    "fit_network",
+    "held_out_parts",
+    "nothing_to_learn",
+    "scored",
+]
 
 LAST = "last.ckpt"
-_FEWEST = 20
+FEWEST_LABELS = 20
+"""Labelled queries, at least, that a network is fitted on."""
+# What the calibration of a network to start from is worth. Of 50 and 100 labels of five pyramids
+# that are not in the suite, log-loss is the less the more it is worth; with hundreds it fades.
+_START_QUESTIONS = 100.0
 # Each network leaves out one of so many parts of the queries, in turn.
 _PARTS = 4
 _NEUTRAL = torch.tensor([[1.0, 0.0]] * len(HEADS))
@@ -106,7 +121,9 @@ def fit_network(
         examples: what it is fitted on.
         config: how.
         start: a network of the same shape to go on from. Fitted with the same seed it has left out
-            the same questions, whatever its run, so that what is said out of fold stays so.
+            the same questions, whatever its run, so that what is said out of fold stays so. Where
+            there is nothing to learn it is kept, calibration and all, and told only of the
+            members' habits and skills.
         work: folder for the Lightning checkpoint of an interrupted training, which is gone on
             with; None keeps none.
         loggers: where curves are written.
@@ -116,11 +133,12 @@ def fit_network(
         The network and its out-of-fold probabilities.
 
     Raises:
-        RunFolderError: too few queries, or only one class of labels.
+        RunFolderError: too few queries, or only one class of labels, and no start.
         CheckpointError: ``start`` has another shape.
         ConfigError: training diverged.
     """
-    check_examples(examples)
+    if start is None:
+        check_examples(examples)
     network = _prepared(examples, config, start)
     with torch.no_grad():
         # Reduced once: from here on nobody reads hidden states.
@@ -141,6 +159,12 @@ def fit_network(
         batches=config.optimiser.epoch_batches,
         seed=module.epoch_seed,
     )
+    if start is not None and nothing_to_learn(examples):
+        network.eval().calibration.copy_(start.calibration)
+        # Skills of strangers are nought; of a handful of labels that is the better guess.
+        network.skills *= len(examples) / (len(examples) + FEWEST_LABELS)
+        logits, _, choice = _left_out(network, data.everybody())
+        return Fitted(network=network, out_of_fold=_calibrated(network, logits, choice))
     last = work / LAST if work is not None else None
     trainer = _trainer(
         config, work, loggers or [], started=start is not None, show_progress=show_progress
@@ -167,8 +191,9 @@ def fit_network(
             f"optimiser.learning_rate than {module.learning_rate:g}"
         )
     module.restore_best()
+    ignore_never_known(network, examples.answers)
     network.eval()
-    return Fitted(network=network, out_of_fold=_calibrate(network, examples, data))
+    return Fitted(network=network, out_of_fold=_calibrate(network, examples, data, start))
 
 
 def _is_whole(last: Path) -> bool:
@@ -213,24 +238,31 @@ def held_out_parts(questions: Sequence[str], *, seeds: int, seed: int) -> torch.
     return part[:, None] == torch.arange(seeds)[None] % parts
 
 
+def nothing_to_learn(examples: Examples) -> str | None:
+    """Why queries are too few, or too much alike, to fit a network on; None where they do."""
+    if len(examples) < FEWEST_LABELS:
+        return (
+            f"expected at least {FEWEST_LABELS} queries to train on, found {len(examples)}; label "
+            "more questions"
+        )
+    failures = int(vote_fails(examples).sum())
+    if failures in (0, len(examples)):
+        always = "always" if failures else "never"
+        return (
+            f"the ensemble {always} fails on the {len(examples)} training queries: there is "
+            "nothing to learn; label harder or more questions, or use the vote rule (no checkpoint)"
+        )
+    return None
+
+
 def check_examples(examples: Examples) -> None:
     """Make sure that there is something to learn.
 
     Raises:
         RunFolderError: too few queries, or only one class of labels.
     """
-    if len(examples) < _FEWEST:
-        raise RunFolderError(
-            f"expected at least {_FEWEST} queries to train on, found {len(examples)}; label more "
-            "questions"
-        )
-    failures = int(vote_fails(examples).sum())
-    if failures in (0, len(examples)):
-        always = "always" if failures else "never"
-        raise RunFolderError(
-            f"the ensemble {always} fails on the {len(examples)} training queries: there is "
-            "nothing to learn; label harder or more questions, or use the vote rule (no checkpoint)"
-        )
+    if reason := nothing_to_learn(examples):
+        raise RunFolderError(reason)
 
 
 def _prepared(
@@ -247,6 +279,7 @@ def _prepared(
         network.reset(torch.Generator().manual_seed(config.seed))
     else:
         _start_from(network, start)
+        fit_new_inputs(network, examples.answers)
     network.fit_hidden(examples.hidden, generator)
     members = all_members(examples, len(examples))
     network.fit_members(examples.answers, members, examples.right)
@@ -330,36 +363,54 @@ def _trainer(
     )
 
 
-def scored(network: RouterNetwork, examples: Examples) -> Scored:
+def scored(network: RouterNetwork, examples: Examples, *, strangers: bool = False) -> Scored:
     """What a fitted network says of queries, everybody asked.
 
     Args:
         network: calibrated.
         examples: n queries of its members.
+        strangers: the members are others, whom it does not know.
     """
     parts, choices = [], []
     with torch.inference_mode():
         components = network.reduce_rows(examples.hidden, len(examples))
         for index in torch.arange(len(examples)).split(_SCORED_AT_ONCE):
             members = all_members(examples, len(index))
-            nobody = torch.zeros(len(index), dtype=torch.bool)
-            drawn = draw(examples, components, index, members, nobody)
+            unknown = torch.full((len(index),), strangers)
+            drawn = draw(examples, components, index, members, unknown)
             probabilities, right = network.probabilities(drawn.inputs)
             parts.append(probabilities)
             choices.append(chosen_places(right, drawn.inputs.clusters))
     return Scored(probabilities=torch.cat(parts), choice=torch.cat(choices))
 
 
-def _calibrate(network: RouterNetwork, examples: Examples, data: RouterDataModule) -> Scored:
-    """Calibrate on what networks say of queries that they left out."""
+def _calibrate(
+    network: RouterNetwork,
+    examples: Examples,
+    data: RouterDataModule,
+    start: RouterNetwork | None,
+) -> Scored:
+    """Calibrate on what networks say of queries that they left out.
+
+    Where another network was started from its calibration is what a hundred labels would say.
+    """
     logits, labels, choice = _left_out(network, data.as_validated())
     for head in range(len(HEADS)):
-        network.calibration[head] = torch.tensor(fit_platt(logits[:, head], labels[:, head]))
+        prior = AS_IT_IS
+        if start is not None:
+            slope, offset = start.calibration[head].tolist()
+            prior = Prior(slope=max(slope, 1e-3), offset=offset, questions=_START_QUESTIONS)
+        fitted = fit_platt(logits[:, head], labels[:, head], prior)
+        network.calibration[head] = torch.tensor(fitted)
     if not served_whole(examples.members):
         # Calibrated on small ensembles, as others will be served; told of everybody's.
         logits, _, choice = _left_out(network, data.everybody())
-    slope, offset = network.calibration.unbind(1)
-    return Scored(probabilities=torch.sigmoid(logits * slope + offset), choice=choice)
+    return _calibrated(network, logits, choice)
+
+
+def _calibrated(network: RouterNetwork, logits: torch.Tensor, choice: torch.Tensor) -> Scored:
+    slopes, offsets = network.calibration.unbind(1)
+    return Scored(probabilities=torch.sigmoid(logits * slopes + offsets), choice=choice)
 
 
 def _left_out(

@@ -17,9 +17,11 @@ import numpy as np
 from pyramid_moa import __version__
 from pyramid_moa.atomic_files import written_aside
 from pyramid_moa.training import baselines
+from pyramid_moa.training.baselines.ours import is_ours
 from pyramid_moa.training.baselines.rule import Choices, HeldOut, Rule
 from pyramid_moa.training.baselines.rule_run import Positions, RuleRun
 from pyramid_moa.training.baselines.source_hash import source_hash
+from pyramid_moa.training.head_to_head_folds import fold_of
 from pyramid_moa.training.outcomes import BoolArray, FloatArray
 
 __all__ = ["Cell", "CellCache", "compute_cell"]
@@ -125,11 +127,37 @@ class CellCache:
         folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
         own = Path(baselines.__file__).parent.glob("*.py")
-        # What our router consists of is part of its own settings, and who else takes part is no
-        # matter.
-        self._code = source_hash(
-            path for path in own if not path.name.startswith(("ours", "all_rules"))
-        )
+        # What our router consists of is part of its own settings; who else takes part is no matter.
+        others = (path for path in own if not is_ours(path) and path.name != "all_rules.py")
+        self._code = source_hash(others)
+
+    def cell(
+        self, rule: Rule, data: RuleRun, division: Positions, *, folds: int, fold: int, seed: int
+    ) -> Cell:
+        """Read a cell, or compute and keep it.
+
+        Args:
+            rule: which.
+            data: the run.
+            division: the fold of each query, int [n].
+            folds: how many there are.
+            fold: the one that is tested.
+            seed: of the division, and of all that the rule draws.
+        """
+        path = self.path(rule, data, folds=folds, fold=fold, seed=seed)
+        cell = self.read(path)
+        if cell is None:
+            train, test = np.flatnonzero(division != fold), np.flatnonzero(division == fold)
+            cell = compute_cell(
+                rule,
+                data,
+                train,
+                test,
+                seed,
+                lambda text: fold_of(text, folds=folds, seed=seed) == fold,
+            )
+            self.write(path, cell)
+        return cell
 
     def path(self, rule: Rule, data: RuleRun, *, folds: int, fold: int, seed: int) -> Path:
         """Name the file of a cell."""

@@ -24,6 +24,7 @@ __all__ = [
     "RuleResult",
     "SeedScores",
     "rule_result",
+    "seed_scores",
 ]
 
 BUDGETS = 81
@@ -132,7 +133,9 @@ def rule_result(data: RuleRun, parts: Mapping[int, Sequence[Part]], *, is_vote: 
         correct=correct.mean(axis=0),
         cost=cost.mean(axis=0),
         escalated=escalated.mean(axis=0),
-        scores=[_scores(data, own) for own in seeds] if len(first.p_fail) else [],
+        scores=[seed_scores(data.n, [(part.test, part.cell) for part in own]) for own in seeds]
+        if len(first.p_fail)
+        else [],
         is_probability=bool(first.is_probability),
         fell_back=sum(bool(cell.fell_back) for cell in cells),
         seconds=float(np.mean([cell.seconds for cell in cells])),
@@ -157,12 +160,18 @@ def _weights(data: RuleRun, part: Part, *, is_vote: bool) -> FloatArray:
     return weights
 
 
-def _scores(data: RuleRun, parts: Sequence[Part]) -> SeedScores:
-    p_fail, fails = np.empty(data.n), np.empty(data.n, dtype=bool)
-    own, p_own = np.empty(data.n, dtype=np.int64), np.empty(data.n)
-    fold = np.empty(data.n, dtype=np.int64)
-    for number, part in enumerate(parts):
-        p_fail[part.test], fails[part.test] = part.cell.p_fail, part.cell.own_fails
-        own[part.test], p_own[part.test] = part.cell.own, part.cell.p_own_fails
-        fold[part.test] = number
+def seed_scores(n: int, parts: Sequence[tuple[Positions, Cell]]) -> SeedScores:
+    """Put the failure scores of one seed's folds together.
+
+    Args:
+        n: number of queries.
+        parts: the queries that each fold tested, and its cell; together they test all once.
+    """
+    p_fail, fails = np.empty(n), np.empty(n, dtype=bool)
+    own, p_own = np.empty(n, dtype=np.int64), np.empty(n)
+    fold = np.empty(n, dtype=np.int64)
+    for number, (test, cell) in enumerate(parts):
+        p_fail[test], fails[test] = cell.p_fail, cell.own_fails
+        own[test], p_own[test] = cell.own, cell.p_own_fails
+        fold[test] = number
     return SeedScores(p_fail=p_fail, own_fails=fails, own=own, p_own_fails=p_own, fold=fold)

@@ -65,6 +65,7 @@ def add_threshold(
         raise ConfigError(f"{flag}: expected a share from 0 to {most:g}, found {value}")
     data = read_labelled_run(Path(run), own_grader=own_grader)
     loaded = Router.load(router, own_grader=own_grader)
+    loaded = loaded.graded_by(data.manifest.grader, data.manifest.members) or loaded
     check_fit(data, loaded)
     positions = data.of_split(split)
     undecided = OperatingPoint(name=name, threshold=1.0, target="")

@@ -22,7 +22,7 @@ from pyramid_moa.router_model.policy import OperatingPoint, Scores
 from pyramid_moa.router_model.router import Router
 from pyramid_moa.training.config import TrainConfig
 from pyramid_moa.training.examples import Examples, gather_examples
-from pyramid_moa.training.fit import LAST, check_examples, fit_network
+from pyramid_moa.training.fit import LAST, check_examples, fit_network, nothing_to_learn
 from pyramid_moa.training.hidden_choice import choose_hidden_key
 from pyramid_moa.training.operating_points import (
     ThresholdTable,
@@ -56,7 +56,10 @@ def train(
         run: the run folder.
         out: the checkpoint folder.
         config: how; the defaults of ``TrainConfig`` where it is left out.
-        init: a checkpoint to start from, of any members, with the same features and shape.
+        init: a checkpoint to start from, of any members, with the same features and shape, or a
+            router that comes with the package, such as ``pretrained:numeric``. Where the run has
+            too few labels, or only one class, to learn from, its weights are kept, and the members
+            are known by their habits and skills.
         own_grader: the caller's own ``module:function``, where the run was graded by it.
         show_progress: a progress bar.
         say: shown how it went.
@@ -77,8 +80,12 @@ def train(
     key = choose_hidden_key(data, config.hidden_states, fitted_on)
     examples = gather_examples(data, spec, hidden_key=key)
     learned_from = examples.take(fitted_on)
-    check_examples(learned_from)
-    start = _start(Path(init), data, spec) if init is not None else None
+    kept = nothing_to_learn(learned_from) if init is not None else None
+    if init is None:
+        check_examples(learned_from)
+    start = _start(init, data, spec) if init is not None else None
+    if kept is not None:
+        say(f"{kept}; the weights and operating points of {init} are kept as they are")
     network = start.network if start is not None else None
     if start is not None:
         # With its seed the same networks leave out the same questions as in its own training.
@@ -109,7 +116,10 @@ def train(
             seen_questions=_seen(data, [*fitted_on, *calibration], start),
             validation=_validation_figures(data, fitted_on, scores),
             validation_curve=curve.curve(),
-            operating_points=default_points(_calibration_table(data, router, calibration) or curve),
+            # A handful of labels fixes no threshold.
+            operating_points=start.card.operating_points
+            if start is not None and kept is not None
+            else default_points(_calibration_table(data, router, calibration) or curve),
         )
         router.save(out)
         followed.result(router.card.validation, router.card.validation_curve, out)
@@ -202,12 +212,13 @@ def _validation_figures(
     failed = np.array([not run.labels[i].vote_correct for i in positions])
     p = np.array([1.0 if s.p_vote_fails is None else s.p_vote_fails for s in scores])
     share = np.array([run.labels[i].vote_share for i in positions])
+    both = 0 < failed.sum() < len(failed)  # else there is no such figure
     return {
         "split": _OUT_OF_FOLD,
         "queries": len(positions),
         "failure_rate": float(failed.mean()),
-        "failure_auroc": float(metrics.roc_auc_score(failed, p)),
-        "agreement_auroc": float(metrics.roc_auc_score(failed, -share)),
+        "failure_auroc": float(metrics.roc_auc_score(failed, p)) if both else None,
+        "agreement_auroc": float(metrics.roc_auc_score(failed, -share)) if both else None,
         "log_loss": float(metrics.log_loss(failed, np.clip(p, 1e-7, 1 - 1e-7), labels=[0, 1])),
         "brier": float(np.mean((p - failed) ** 2)),
     }
@@ -219,10 +230,10 @@ def _seen(run: LabelledRun, positions: Sequence[int], start: Router | None) -> l
     return sorted(own.union(start.card.seen_questions if start is not None else ()))
 
 
-def _start(init: Path, run: LabelledRun, spec: FeatureSpec) -> Router:
+def _start(init: str | Path, run: LabelledRun, spec: FeatureSpec) -> Router:
+    """A router whose features are this training's; another grader may have compared answers."""
     router = Router.load(init)
     pairs = {
-        "grader": (router.card.grader, run.manifest.grader),
         "features": (router.card.feature_names, list(spec.names)),
     }
     if problems := [

@@ -12,12 +12,13 @@ from pyramid_moa.training.baselines.fixed_rules import (
     VoteRule,
 )
 from pyramid_moa.training.baselines.hidden_probe import HiddenProbeRule
-from pyramid_moa.training.baselines.ours import OurRule, Pool
+from pyramid_moa.training.baselines.ours import OurRule
 from pyramid_moa.training.baselines.ours_anytime import AnytimeRule
 from pyramid_moa.training.baselines.query_only import QueryOnlyRule
 from pyramid_moa.training.baselines.rule import Rule
 from pyramid_moa.training.baselines.scorer import ScorerRule
 from pyramid_moa.training.baselines.self_check import SelfCheckRule
+from pyramid_moa.training.baselines.starts import Pool
 from pyramid_moa.training.config import TrainConfig
 
 __all__ = ["all_rules", "chosen_rules"]
@@ -31,7 +32,7 @@ def all_rules(config: TrainConfig, pools: Sequence[Pool] = ()) -> list[Rule]:
         pools: what another one starts from.
     """
     router = OurRule(config=config)
-    started = OurRule(config=config, pools=pools, name="router-from-pool")
+    started = OurRule(config=config, starts=pools, name="router-from-pool")
     return [
         VoteRule(),
         router,

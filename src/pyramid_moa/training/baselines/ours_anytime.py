@@ -8,7 +8,8 @@ import numpy as np
 
 from pyramid_moa.training.baselines.cascade_routing import MOST_MEMBERS
 from pyramid_moa.training.baselines.inner_folds import inner_folds
-from pyramid_moa.training.baselines.ours import OurRule, TrainedRouter
+from pyramid_moa.training.baselines.ours import OurRule
+from pyramid_moa.training.baselines.ours_trained import TrainedRouter
 from pyramid_moa.training.baselines.rule import Choices, FittedRule, HeldOut
 from pyramid_moa.training.baselines.rule_run import Positions, RuleRun
 from pyramid_moa.training.baselines.state_values import (
