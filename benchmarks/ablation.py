@@ -11,8 +11,10 @@ Goes on where it was interrupted. The folder of recorded answers is not part of 
 
 import argparse
 import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from suite import import_pyramid, read_suite
@@ -29,7 +31,7 @@ from pyramid_moa.training.failure_scores import log_loss
 from pyramid_moa.training.head_to_head_cells import CellCache
 from pyramid_moa.training.head_to_head_figures import within_folds
 from pyramid_moa.training.head_to_head_folds import folds_of
-from pyramid_moa.training.head_to_head_pooling import Measured, question_weights
+from pyramid_moa.training.head_to_head_pooling import Measured, Pool, question_weights
 from pyramid_moa.training.head_to_head_results import seed_scores
 from pyramid_moa.training.head_to_head_table import scopes_of
 from pyramid_moa.training.outcomes import FloatArray
@@ -67,48 +69,15 @@ def main() -> None:
     weights = question_weights(
         {name: data.hashes for name, data in loaded.items()}, seed=0, resamples=1000
     )
-    cache = CellCache(options.out / "cache")
-    measured = []
-    total = sum(map(len, rules.values())) * _FOLDS * options.seeds
-    with Progress("ablation", total=total) as progress:
-        for name, data in loaded.items():
-            for rule in rules[name]:
-                figures = []
-                for seed in range(options.seeds):
-                    figures.append(_figures(name, data, rule, seed, cache, weights[name]))
-                    progress.advance(_FOLDS, note=f"{name}, seed {seed}, {rule.name}")
-                measured.append(
-                    Measured(
-                        run=name,
-                        rule=rule.name,
-                        figures={
-                            key: np.mean([one[key] for one in figures], 0) for key in figures[0]
-                        },
-                        relative=np.zeros((len(weights[name]), 0)),
-                    )
-                )
-            data.forget()
-    rows = []
-    for scope in scopes_of(measured, {one.name: one.dataset for one in pyramids}):
-        pool = replace(scope.pool, reference=WHOLE)
-        for rule_name in pool.rules:
-            row = {"scope": scope.kind, "of": scope.name, "without": rule_name}
-            for figure in ("failure_auroc", "log_loss"):
-                less = pool.difference(rule_name, figure)
-                low, high = less.interval or (None, None)
-                row |= {
-                    figure: pool.figure(rule_name, figure).value,
-                    f"{figure}_less_all": less.value,
-                    f"{figure}_low": low,
-                    f"{figure}_high": high,
-                }
-            rows.append(row)
-            if scope.kind != "run":
-                auroc, loss = row["failure_auroc_less_all"], row["log_loss_less_all"]
-                sys.stdout.write(
-                    f"{scope.name}: without {rule_name}: failure AUROC {auroc:+.4f}, "
-                    f"log-loss {loss:+.4f}\n"
-                )
+    measured = _measure(loaded, rules, weights, CellCache(options.out / "cache"), options.seeds)
+    rows = _rows(measured, {one.name: one.dataset for one in pyramids})
+    for row in rows:
+        if row["scope"] != "run":
+            auroc, loss = row["failure_auroc_less_all"], row["log_loss_less_all"]
+            sys.stdout.write(
+                f"{row['of']}: without {row['without']}: failure AUROC {auroc:+.4f}, "
+                f"log-loss {loss:+.4f}\n"
+            )
     write_text_atomically(options.out / "ablation.csv", csv_text(rows))
     sys.stdout.write(f"table: {options.out / 'ablation.csv'}\n")
 
@@ -123,6 +92,50 @@ def rules_of(data: RuleRun) -> list[OurRule]:
             others = [other for other in groups if other != group]
             rules.append(OurRule(config=replace(config, groups=others), name=group))
     return rules
+
+
+def _measure(
+    loaded: Mapping[str, RuleRun],
+    rules: Mapping[str, Sequence[OurRule]],
+    weights: Mapping[str, FloatArray],
+    cache: CellCache,
+    seeds: int,
+) -> list[Measured]:
+    """Every router on every run, means over the seeds."""
+    measured = []
+    total = sum(map(len, rules.values())) * _FOLDS * seeds
+    with Progress("ablation", total=total) as progress:
+        for name, data in loaded.items():
+            for rule in rules[name]:
+                figures = []
+                for seed in range(seeds):
+                    figures.append(_figures(name, data, rule, seed, cache, weights[name]))
+                    progress.advance(_FOLDS, note=f"{name}, seed {seed}, {rule.name}")
+                means = {key: np.mean([one[key] for one in figures], axis=0) for key in figures[0]}
+                nothing = np.zeros((len(weights[name]), 0))
+                measured.append(Measured(run=name, rule=rule.name, figures=means, relative=nothing))
+            data.forget()
+    return measured
+
+
+def _rows(measured: Sequence[Measured], data_sets: Mapping[str, str]) -> list[dict[str, Any]]:
+    """A row a scope and group, beside the router that has them all."""
+    rows = []
+    for scope in scopes_of(measured, data_sets):
+        pool = Pool(measured=scope.pool.measured, reference=WHOLE)
+        for name in pool.rules:
+            row: dict[str, Any] = {"scope": scope.kind, "of": scope.name, "without": name}
+            for figure in ("failure_auroc", "log_loss"):
+                less = pool.difference(name, figure)
+                low, high = less.interval or (None, None)
+                row |= {
+                    figure: pool.figure(name, figure).value,
+                    f"{figure}_less_all": less.value,
+                    f"{figure}_low": low,
+                    f"{figure}_high": high,
+                }
+            rows.append(row)
+    return rows
 
 
 def _figures(
