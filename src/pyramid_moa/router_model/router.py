@@ -12,7 +12,11 @@ from pyramid_moa.errors import CheckpointError
 from pyramid_moa.grading import Grader, load_stored_grader
 from pyramid_moa.records import Generation
 from pyramid_moa.router_model.card import RouterCard
-from pyramid_moa.router_model.checkpoint import read_checkpoint, write_checkpoint
+from pyramid_moa.router_model.checkpoint import (
+    CheckpointFiles,
+    read_checkpoint,
+    write_checkpoint,
+)
 from pyramid_moa.router_model.features import Evidence, FeatureSpec, gather_evidence
 from pyramid_moa.router_model.network import (
     UNKNOWN,
@@ -21,6 +25,7 @@ from pyramid_moa.router_model.network import (
     chosen_places,
 )
 from pyramid_moa.router_model.policy import Scores
+from pyramid_moa.router_model.verifier import Verifier
 
 __all__ = ["Router"]
 
@@ -29,20 +34,30 @@ class Router:
     """A trained router."""
 
     def __init__(
-        self, card: RouterCard, network: RouterNetwork, *, own_grader: str | None = None
+        self,
+        card: RouterCard,
+        network: RouterNetwork,
+        *,
+        verifier: Verifier | None = None,
+        own_grader: str | None = None,
     ) -> None:
         """Put card and network together.
 
         Args:
             card: what the checkpoint says of itself.
             network: its weights.
+            verifier: reads the answers, where the router reads what a verifier says.
             own_grader: the caller's own ``module:function``, without which a router that names
                 one can be read and exported, but not asked.
 
         Raises:
-            CheckpointError: the features of the checkpoint are not those of this version.
+            CheckpointError: the features of the checkpoint are not those of this version, or the
+                verifier is not the one it was trained with.
         """
+        if (verifier.sha256 if verifier is not None else None) != card.verifier_sha256:
+            raise CheckpointError("the verifier is not the one that the router was trained with")
         self.card = card
+        self.verifier = verifier
         self.network = network.eval()
         self._own_grader = own_grader
         self.features = FeatureSpec(groups=tuple(card.feature_groups))
@@ -53,6 +68,12 @@ class Router:
                 "the checkpoint's features are not the ones that this version computes: "
                 f"missing {sorted(theirs - ours)[:5]}, new {sorted(ours - theirs)[:5]}; train again"
             )
+
+    @property
+    def weights_identity(self) -> str:
+        """All weights that decide a score, as one text."""
+        card = self.card
+        return " ".join(part for part in (card.weights_sha256, card.verifier_sha256) if part)
 
     @cached_property
     def grader(self) -> Grader:
@@ -70,11 +91,18 @@ class Router:
         Raises:
             CheckpointError: it is missing, damaged, or of another version.
         """
-        return cls(*read_checkpoint(Path(folder)), own_grader=own_grader)
+        card, network = read_checkpoint(Path(folder))
+        verifier = None
+        if card.verifier_sha256 is not None:
+            verifier = Verifier.load(
+                CheckpointFiles(Path(folder)).verifier, sha256=card.verifier_sha256
+            )
+        return cls(card, network, verifier=verifier, own_grader=own_grader)
 
     def save(self, folder: str | Path) -> None:
         """Write a checkpoint folder; see ``write_checkpoint``."""
-        self.card = write_checkpoint(Path(folder), self.card, self.network)
+        source = self.verifier.folder if self.verifier is not None else None
+        self.card = write_checkpoint(Path(folder), self.card, self.network, verifier=source)
 
     def evidence(self, question: str, generations: Mapping[str, Generation | None]) -> Evidence:
         """Features and vote of one question.
@@ -84,7 +112,11 @@ class Router:
             generations: by member, best first; None for one that was not asked.
         """
         return gather_evidence(
-            self.features, question, list(generations.values()), self.grader.equal
+            self.features,
+            question,
+            list(generations.values()),
+            self.grader.equal,
+            verifier=self.verifier,
         )
 
     def hidden_states(

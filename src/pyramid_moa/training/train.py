@@ -20,6 +20,7 @@ from pyramid_moa.router_model.hidden_rows import HiddenRows, spans
 from pyramid_moa.router_model.network import HEADS, RouterNetwork
 from pyramid_moa.router_model.policy import OperatingPoint, Scores
 from pyramid_moa.router_model.router import Router
+from pyramid_moa.router_model.verifier import Verifier
 from pyramid_moa.training.config import TrainConfig
 from pyramid_moa.training.examples import Examples, gather_examples
 from pyramid_moa.training.fit import LAST, check_examples, fit_network
@@ -65,7 +66,8 @@ def train(
 
     Raises:
         RunFolderError: the run is missing, or can't be learned from.
-        CheckpointError: ``init`` does not fit, or ``out`` holds something else.
+        CheckpointError: ``init`` does not fit, the verifier is damaged, or ``out`` holds something
+            else.
         ConfigError: the configuration asks for hidden states that the run lacks.
     """
     out, config = Path(out), config or TrainConfig()
@@ -73,11 +75,12 @@ def train(
     data = read_labelled_run(Path(run), own_grader=own_grader)
     spec = FeatureSpec(groups=groups_for(config.groups, data.grader))
     key = choose_hidden_key(data, config.hidden_states)
-    examples = gather_examples(data, spec, hidden_key=key)
+    verifier = Verifier.load(config.verifier) if config.verifier else None
+    start = _start(Path(init), data, spec, verifier) if init is not None else None
+    examples = gather_examples(data, spec, hidden_key=key, verifier=verifier)
     fitted_on, calibration = _splits(data)
     learned_from = examples.take(fitted_on)
     check_examples(learned_from)
-    start = _start(Path(init), data, spec) if init is not None else None
     network = start.network if start is not None else None
     if start is not None:
         # With its seed the same networks leave out the same questions as in its own training.
@@ -95,8 +98,12 @@ def train(
         scores = fitted.out_of_fold.scores([data.labels[i].vote_answer for i in fitted_on])
         curve = threshold_table(replay(data, fitted_on, scores, _UNDECIDED), split=_OUT_OF_FOLD)
         router = Router(
-            _card(data, spec, key, examples, fitted.network, config),
+            replace(
+                _card(data, spec, key, examples, fitted.network, config),
+                verifier_sha256=verifier.sha256 if verifier is not None else None,
+            ),
             fitted.network,
+            verifier=verifier,
             own_grader=own_grader,
         )
         router.card = replace(
@@ -237,11 +244,12 @@ def _seen(run: LabelledRun, positions: Sequence[int], start: Router | None) -> l
     return sorted(own.union(start.card.seen_questions if start is not None else ()))
 
 
-def _start(init: Path, run: LabelledRun, spec: FeatureSpec) -> Router:
+def _start(init: Path, run: LabelledRun, spec: FeatureSpec, verifier: Verifier | None) -> Router:
     router = Router.load(init)
     pairs = {
         "grader": (router.card.grader, run.manifest.grader),
         "features": (router.card.feature_names, list(spec.names)),
+        "verifier": (router.card.verifier_sha256, verifier.sha256 if verifier else None),
     }
     if problems := [
         f"{what}: it has {_short(theirs)}, this training {_short(ours)}"

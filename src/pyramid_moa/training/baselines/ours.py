@@ -11,6 +11,8 @@ from pyramid_moa.data_prep.labelled_run import LabelledRun
 from pyramid_moa.records import question_hash
 from pyramid_moa.router_model.features import FeatureSpec, groups_for
 from pyramid_moa.router_model.network import RouterNetwork
+from pyramid_moa.router_model.verifier import Verifier
+from pyramid_moa.router_model.verifier_files import read_card
 from pyramid_moa.training.baselines.predicted_failure import (
     EnsembleScores,
     FailureRule,
@@ -24,7 +26,7 @@ from pyramid_moa.training.examples import Examples, gather_examples
 from pyramid_moa.training.fit import Scored, fit_network, scored
 from pyramid_moa.training.train import choose_hidden_key
 
-__all__ = ["OurRule", "Pool"]
+__all__ = ["OurRule", "Pool", "run_examples"]
 
 
 class Pool:
@@ -35,19 +37,22 @@ class Pool:
         self.run = run
         self.content_hash = content_hash
         self._hashes = [question_hash(query.question) for query in run.queries]
-        self._examples: dict[tuple[str, ...], Examples] = {}
+        self._examples: dict[tuple[object, ...], Examples] = {}
         self._networks: dict[str, RouterNetwork] = {}
 
     def network(self, config: TrainConfig, held_out: HeldOut) -> RouterNetwork:
         """A router of all its models, fitted on the questions that are not held out."""
         groups = groups_for(config.groups, self.run.grader)
-        if groups not in self._examples:
+        read = (groups, config.verifier)
+        if read not in self._examples:
             spec = FeatureSpec(groups=groups)
-            self._examples[groups] = gather_examples(self.run, spec, hidden_key=None)
+            self._examples[read] = gather_examples(
+                self.run, spec, hidden_key=None, verifier=_verifier(config)
+            )
         positions = [i for i, text in enumerate(self._hashes) if not held_out(text)]
         key = f"{config} {positions}"
         if key not in self._networks:
-            examples = self._examples[groups].take(positions)
+            examples = self._examples[read].take(positions)
             self._networks[key] = fit_network(examples, config).network
         return self._networks[key]
 
@@ -72,6 +77,8 @@ class OurRule:
         """All that decides how it is fitted."""
         config = {k: v for k, v in asdict(self.config).items() if k != "tracking"}
         pools = [pool.content_hash for pool in self.pools]
+        if self.config.verifier:
+            _, config["verifier"] = read_card(Path(self.config.verifier))
         return config | {"code": source_hash(_sources()), "pools": pools}
 
     def absent(self, data: RuleRun) -> str | None:
@@ -106,10 +113,10 @@ def _trained(
     data: RuleRun, train: Positions, config: TrainConfig, start: RouterNetwork | None
 ) -> tuple[EnsembleScores, Callable[[RuleRun, Positions], EnsembleScores]]:
     """Fit a router: out-of-fold scores of the training queries, and what scores others."""
-    fitted = fit_network(_examples(data, config).take(train.tolist()), config, start=start)
+    fitted = fit_network(run_examples(data, config).take(train.tolist()), config, start=start)
 
     def score(data: RuleRun, positions: Positions) -> EnsembleScores:
-        test = _examples(data, config).take(positions.tolist())
+        test = run_examples(data, config).take(positions.tolist())
         return _ensemble_scores(data, positions, scored(fitted.network, test))
 
     return _ensemble_scores(data, train, fitted.out_of_fold), score
@@ -125,15 +132,20 @@ def _ensemble_scores(data: RuleRun, positions: Positions, said: Scored) -> Ensem
     )
 
 
-def _examples(data: RuleRun, config: TrainConfig) -> Examples:
+def run_examples(data: RuleRun, config: TrainConfig) -> Examples:
     """Features of the whole run; labels are read of the queries that are taken for training."""
 
     def compute() -> Examples:
         spec = FeatureSpec(groups=groups_for(config.groups, data.run.grader))
         key = choose_hidden_key(data.run, config.hidden_states)
-        return gather_examples(data.run, spec, hidden_key=key)
+        return gather_examples(data.run, spec, hidden_key=key, verifier=_verifier(config))
 
-    return data.remember(f"examples {config.groups} {config.hidden_states}", compute)
+    read = f"{config.groups} {config.hidden_states} {config.verifier}"
+    return data.remember(f"examples {read}", compute)
+
+
+def _verifier(config: TrainConfig) -> Verifier | None:
+    return Verifier.load(config.verifier) if config.verifier else None
 
 
 def _by_share(data: RuleRun, positions: Positions) -> EnsembleScores:
