@@ -279,6 +279,7 @@ def _train(options: Namespace) -> None:
 
 
 def _train_verifier(options: Namespace) -> None:
+    _need_extra("train-verifier", "peft", "sklearn")
     from pyramid_moa.config_file import load_config
     from pyramid_moa.training.train_verifier import train_verifier
     from pyramid_moa.training.verifier_config import VerifierConfig

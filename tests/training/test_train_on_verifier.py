@@ -86,6 +86,13 @@ def test_the_gate_decides_as_evaluation_does(imported_run, checkpoint):
     assert found == [score.p_ensemble_fails for score in scores]
 
 
+def test_the_card_tells_no_folder_of_this_machine(checkpoint, trained, verifier):
+    card = Router.load(checkpoint).card
+    assert card.trained_on["config"]["verifier"] == verifier.name
+    assert str(verifier) not in card.to_json()
+    assert "verifier" not in Router.load(trained).card.to_json(), "a plain one is as it was"
+
+
 def test_an_exported_folder_serves(imported_run, checkpoint, tmp_path):
     export_folder(checkpoint, tmp_path / "exported")
     run = read_labelled_run(imported_run)

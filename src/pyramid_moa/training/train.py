@@ -5,6 +5,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -196,13 +197,20 @@ def _card(
         trained_on={
             "dataset": run.manifest.dataset,
             "dataset_hash": run.manifest.dataset_hash,
-            "config": asdict(config),
+            "config": _told(config),
             "package_version": __version__,
         },
         validation={},
         validation_curve=[],
         operating_points=[_UNDECIDED],
     )
+
+
+def _told(config: TrainConfig) -> dict[str, Any]:
+    """The configuration as a card tells it: of a verifier its name, not where it lay."""
+    told = asdict(config)
+    folder = told.pop("verifier")
+    return told if folder is None else {**told, "verifier": Path(folder).name}
 
 
 def _has_logprobs(spec: FeatureSpec, examples: Examples, member: int) -> bool:
