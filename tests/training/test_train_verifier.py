@@ -101,8 +101,8 @@ def test_only_seen_questions_of_the_asked_splits(tiny_encoder, imported_run, run
         for query in run.queries
         if query.split in ("train", "validation")
     }
-    assert set(verifier.card.seen_questions) <= own
-    assert verifier.card.seen_questions
+    # Those that gave no pair as well: how a question is scored tells nothing of its answers.
+    assert set(verifier.card.seen_questions) == own
 
 
 def test_the_same_seed_gives_the_same_verifier(tiny_encoder, imported_run, tmp_path):

@@ -44,8 +44,8 @@ class VerifierCard:
         base: name of the encoder that was fine-tuned.
         tokens: of a pair, at most.
         question_tokens: of its question, at most.
-        seen_questions: first 16 hexadecimal digits of the hash of every question that one of its
-            two encoders was fitted or stopped on.
+        seen_questions: first 16 hexadecimal digits of the hash of every question whose answers one
+            of its two encoders may have been fitted or stopped on.
         trained_on: data set, its hash, models and configuration.
         validation: of each of the two encoders, figures on questions that it was stopped by.
         files: SHA-256 of every other file.

@@ -92,12 +92,12 @@ def train_verifier(
         TOKENIZER: tokenizer.encode(),
         BASE: save(_cloned(base.state_dict(), prefix="encoder.")),
     }
-    seen: set[str] = set()
+    # All of them, drawn from or not: how a question is scored must not tell how it was answered.
+    seen = {question_hash(data.queries[position].question)[:16] for position in positions}
     validation = []
     for half, name in enumerate(HALVES):
         started = time.perf_counter()
         fitted_on, held_out = _drawn(data, positions, models, half, count, config)
-        seen.update(pair.hashed[:16] for pair in (*fitted_on, *held_out))
         encoder, figures = fit_encoder(
             copy.deepcopy(base),
             _labelled(pairs, fitted_on),
