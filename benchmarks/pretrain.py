@@ -116,7 +116,7 @@ def _card(
             "dataset": f"{', '.join(run.manifest.dataset for run in runs)}; {_SOURCE}",
             "dataset_hash": ", ".join(run.manifest.dataset_hash for run in runs),
             "queries": {"fitted": sum(len(run.queries) for run in runs), "calibration": 0},
-            "config": asdict(config),
+            "config": {k: v for k, v in asdict(config).items() if v is not None},
             "package_version": __version__,
         },
         validation={},

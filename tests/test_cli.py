@@ -20,6 +20,7 @@ VERBS = (
     "label",
     "import",
     "train",
+    "train-verifier",
     "evaluate",
     "threshold",
     "benchmark",
@@ -79,6 +80,7 @@ def test_the_version(capsys):
         ["fly"],
         ["train"],
         ["train", "--run", "x"],
+        ["train-verifier", "--run", "x", "--out", "y"],
         ["train", "--run", "x", "--out", "y", "--speed", "high"],
         ["answer", "--pyramid", "embedded", "--input", "q.jsonl"],
         ["up"],
@@ -172,6 +174,10 @@ class TestRuns:
         message = refused(verb, "--run", "nowhere", "--out", "out")
         assert "nowhere: expected a run folder" in message
 
+    def test_no_run_to_train_a_verifier_on(self, refused):
+        flags = ["--run", "nowhere", "--model", "x", "--out", "out"]
+        assert "nowhere: expected a run folder" in refused("train-verifier", *flags)
+
     def test_threshold_without_a_run(self, refused, trained):
         flags = ["--router", trained, "--target-accuracy", "0.9"]
         assert "expected a run folder" in refused("threshold", "--run", "nowhere", *flags)
@@ -218,6 +224,11 @@ class TestTrainConfig:
         (tmp_path / "train.yaml").write_text(text)
         flags = ["--run", imported_run, "--out", "out", "--config", "train.yaml"]
         assert word in refused("train", *flags)
+
+    def test_wrong_files_of_a_verifier(self, refused, imported_run, tmp_path):
+        (tmp_path / "train.yaml").write_text("tokens: 3\n")
+        flags = ["--run", imported_run, "--model", "x", "--out", "out", "--config", "train.yaml"]
+        assert "tokens: 32 or more" in refused("train-verifier", *flags)
 
     def test_missing_and_not_utf8(self, refused, imported_run, tmp_path):
         flags = ["--run", imported_run, "--out", "out", "--config", "train.yaml"]

@@ -124,6 +124,16 @@ def _train_options(parser: ArgumentParser) -> None:
     parser.add_argument("--init", default=None, help=f"a checkpoint to start from, {_PRETRAINED}")
 
 
+def _train_verifier_options(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "--run", type=Path, required=True, help="a labelled run folder, best of many models"
+    )
+    parser.add_argument("--model", required=True, help="folder or Hugging Face id of an encoder")
+    parser.add_argument("--out", type=Path, required=True, help="the verifier's folder")
+    parser.add_argument("--config", type=Path, default=None, help="YAML of the training")
+    _add_grader(parser)
+
+
 def _evaluate_options(parser: ArgumentParser) -> None:
     parser.add_argument("--run", type=Path, required=True, help="a labelled run folder")
     _add_router(parser)
@@ -282,6 +292,23 @@ def _train(options: Namespace) -> None:
     )
 
 
+def _train_verifier(options: Namespace) -> None:
+    _need_extra("train-verifier", "peft", "sklearn")
+    from pyramid_moa.config_file import load_config
+    from pyramid_moa.training.train_verifier import train_verifier
+    from pyramid_moa.training.verifier_config import VerifierConfig
+
+    config = None if options.config is None else load_config(VerifierConfig, options.config)
+    train_verifier(
+        options.run,
+        options.model,
+        options.out,
+        config,
+        own_grader=options.grader,
+        say=_show,
+    )
+
+
 def _evaluate(options: Namespace) -> None:
     _need_extra("evaluate", "matplotlib")
     from pyramid_moa.training.evaluate import evaluate
@@ -436,6 +463,7 @@ _OPTIONS: dict[str, tuple[str, Callable[[ArgumentParser], None]]] = {
     "label": ("have every model answer a data set, once, and label it", _label_options),
     "import": ("make a run folder of recorded answers", _import_options),
     "train": ("train a router on a run folder", _train_options),
+    "train-verifier": ("fine-tune a text encoder for a router to read", _train_verifier_options),
     "evaluate": ("replay the decisions on a run and report", _evaluate_options),
     "threshold": ("choose an operating point for a target", _threshold_options),
     "benchmark": ("cross-validate the router and the field's rules", _benchmark_options),
@@ -449,6 +477,7 @@ _VERBS: dict[str, Callable[[Namespace], None]] = {
     "label": _label,
     "import": _import,
     "train": _train,
+    "train-verifier": _train_verifier,
     "evaluate": _evaluate,
     "threshold": _threshold,
     "benchmark": _benchmark,

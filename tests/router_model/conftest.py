@@ -11,7 +11,11 @@ from pyramid_moa.router_model.router import Router
 
 
 def _router(
-    *, hidden_key=None, groups=("agreement", "confidence", "semantics", "question"), **changes
+    *,
+    hidden_key=None,
+    groups=("agreement", "confidence", "semantics", "question"),
+    verifier=None,
+    **changes,
 ):
     """An untrained router of the members a, b and c."""
     spec = FeatureSpec(groups=groups)
@@ -64,7 +68,7 @@ def _router(
         }
         | changes
     )
-    return Router(card, network)
+    return Router(card, network, verifier=verifier)
 
 
 @pytest.fixture(scope="session")

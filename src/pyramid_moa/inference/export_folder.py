@@ -9,6 +9,7 @@ from pyramid_moa.inference.model_card import model_card
 from pyramid_moa.router_model.checkpoint import CheckpointFiles
 from pyramid_moa.router_model.pretrained import checkpoint_folder
 from pyramid_moa.router_model.router import Router
+from pyramid_moa.router_model.verifier_files import copy_verifier
 
 __all__ = ["HubError", "export_folder", "push_to_hub"]
 
@@ -36,6 +37,8 @@ def export_folder(checkpoint: str | Path, out: str | Path) -> None:
     try:
         shutil.copyfile(files.card, aside / files.card.name)
         shutil.copyfile(files.weights, aside / files.weights.name)
+        if router.verifier is not None:
+            copy_verifier(files.verifier, CheckpointFiles(aside).verifier)
         (aside / "README.md").write_text(model_card(router.card), encoding="utf-8")
         aside.chmod(0o755)
         aside.rename(target)

@@ -204,7 +204,7 @@ class Gate:
     @property
     def identity(self) -> str:
         """All that decides the answers, as one text: pyramid, router and threshold."""
-        weights = self._router.card.weights_sha256 if self._router else "vote"
+        weights = self._router.weights_identity if self._router else "vote"
         pyramid = json.dumps(self._pyramid.identity(), sort_keys=True)
         return f"{pyramid}\n{weights}\n{self.point.threshold!r}"
 

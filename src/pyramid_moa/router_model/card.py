@@ -15,6 +15,7 @@ __all__ = ["CHECKPOINT_FORMAT_VERSION", "RouterCard", "RouterMember"]
 CHECKPOINT_FORMAT_VERSION = 2
 _FORMAT = "pyramid-moa router"
 _SELF_HASH = "self_sha256"
+_VERIFIER_HASH = "verifier_sha256"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +57,8 @@ class RouterCard:
         seen_questions: first 16 hexadecimal digits of the hash of every question it was fitted,
             chosen or calibrated on.
         weights_sha256: of router.safetensors.
+        verifier_sha256: of verifier/verifier.json, which has those of the verifier's other files;
+            None where the router reads no verifier, and then not in the file either.
         format_version: of the checkpoint.
     """
 
@@ -75,6 +78,7 @@ class RouterCard:
     operating_points: list[OperatingPoint]
     seen_questions: list[str] = field(default_factory=list)
     weights_sha256: str = ""
+    verifier_sha256: str | None = None
     format_version: int = CHECKPOINT_FORMAT_VERSION
 
     @property
@@ -104,6 +108,8 @@ class RouterCard:
     def to_json(self) -> str:
         """The text of ``router.json``, with the hash of all the rest in it."""
         content = {"format": _FORMAT, **asdict(self)}
+        if self.verifier_sha256 is None:
+            del content[_VERIFIER_HASH]
         content[_SELF_HASH] = _digest(content)
         return json.dumps(content, indent=2, sort_keys=True, allow_nan=False) + "\n"
 
@@ -143,10 +149,10 @@ class RouterCard:
 
 def _card(content: dict[str, Any], source: str) -> RouterCard:
     expected = {item.name for item in fields(RouterCard)}
-    if set(content) != expected:
+    if set(content) | {_VERIFIER_HASH} != expected:
         raise CheckpointError(
-            f"{source}: missing keys {sorted(expected - set(content))}, unknown keys "
-            f"{sorted(set(content) - expected)}"
+            f"{source}: missing keys {sorted(expected - set(content) - {_VERIFIER_HASH})}, "
+            f"unknown keys {sorted(set(content) - expected)}"
         )
     try:
         shape = content["network"]
@@ -186,6 +192,9 @@ def _problems(card: RouterCard) -> list[str]:
         "the members' hidden sizes in the network's shape": tuple(read) == shape.hidden_sizes,
         "a hidden state of every member, or of none": len(read)
         == (len(sizes) if isinstance(card.hidden_key, str) else 0),
+        "a verifier where its features are read, and else none": isinstance(
+            card.verifier_sha256, str if "verifier" in card.feature_groups else type(None)
+        ),
         "thresholds as numbers": all(
             isinstance(point.threshold, int | float) for point in card.operating_points
         ),

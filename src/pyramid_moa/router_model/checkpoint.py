@@ -1,4 +1,7 @@
-"""The checkpoint folder: ``router.json`` and ``router.safetensors``; nothing is ever unpickled."""
+"""The checkpoint folder: ``router.json``, ``router.safetensors``, and a verifier where one is read.
+
+Nothing is ever unpickled.
+"""
 
 import hashlib
 import os
@@ -15,6 +18,8 @@ from pyramid_moa.atomic_files import write_text_atomically
 from pyramid_moa.errors import CheckpointError
 from pyramid_moa.router_model.card import RouterCard
 from pyramid_moa.router_model.network import RouterNetwork
+from pyramid_moa.router_model.verifier_files import CARD as VERIFIER_CARD
+from pyramid_moa.router_model.verifier_files import copy_verifier
 
 __all__ = ["CheckpointFiles", "check_checkpoint_folder", "read_checkpoint", "write_checkpoint"]
 
@@ -42,8 +47,15 @@ class CheckpointFiles:
         """The weights."""
         return self.folder / "router.safetensors"
 
+    @property
+    def verifier(self) -> Path:
+        """The folder of the verifier, where the router reads one."""
+        return self.folder / "verifier"
 
-def write_checkpoint(folder: Path, card: RouterCard, network: RouterNetwork) -> RouterCard:
+
+def write_checkpoint(
+    folder: Path, card: RouterCard, network: RouterNetwork, *, verifier: Path | None = None
+) -> RouterCard:
     """Write a checkpoint aside, then rename it.
 
     Where only the card is new, as for another operating point, it alone is replaced, in one step.
@@ -52,6 +64,7 @@ def write_checkpoint(folder: Path, card: RouterCard, network: RouterNetwork) -> 
         folder: its final name; a checkpoint that is there is replaced, other files beside it stay.
         card: what to say of it; the hash of the weights is filled in.
         network: the weights.
+        verifier: folder of the verifier to copy, where the card names one.
 
     Returns:
         The card as written.
@@ -65,13 +78,15 @@ def write_checkpoint(folder: Path, card: RouterCard, network: RouterNetwork) -> 
     weights = save({name: value.contiguous() for name, value in network.state_dict().items()})
     card = replace(card, weights_sha256=hashlib.sha256(weights).hexdigest())
     files = CheckpointFiles(folder)
-    if files.card.is_file() and _same(files.weights, weights):
+    if files.card.is_file() and _same(files.weights, weights) and _has(files, card):
         write_text_atomically(files.card, card.to_json())
         return card
     aside = Path(tempfile.mkdtemp(prefix=f".partial-{folder.name}-", dir=folder.parent))
     try:
         written = CheckpointFiles(aside)
         written.weights.write_bytes(weights)
+        if verifier is not None:
+            copy_verifier(verifier, written.verifier)
         written.card.write_text(card.to_json(), encoding="utf-8")
         aside.chmod(0o755)
         _swap(aside, folder)
@@ -169,6 +184,14 @@ def _form(tensor: torch.Tensor) -> str:
     return f"{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}"
 
 
+def _has(files: CheckpointFiles, card: RouterCard) -> bool:
+    """Whether the verifier that a card names, if any, is there already."""
+    path = files.verifier / VERIFIER_CARD
+    if card.verifier_sha256 is None:
+        return True
+    return path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == card.verifier_sha256
+
+
 def _same(path: Path, content: bytes) -> bool:
     return path.is_file() and path.read_bytes() == content
 
@@ -176,7 +199,8 @@ def _same(path: Path, content: bytes) -> bool:
 def _swap(aside: Path, folder: Path) -> None:
     """Put the new folder under the final name; the old one, if any, is kept until then.
 
-    Other files beside the old checkpoint, such as those of a git clone, move over.
+    Other files beside the old checkpoint, such as those of a git clone, move over; a verifier that
+    the new one does not read does not.
     """
     if not folder.exists():
         aside.rename(folder)
@@ -190,6 +214,6 @@ def _swap(aside: Path, folder: Path) -> None:
         raise
     names = {path.name for path in folder.iterdir()}
     for entry in old.iterdir():
-        if entry.name not in names:
+        if entry.name not in names and entry.name != CheckpointFiles(folder).verifier.name:
             entry.rename(folder / entry.name)
     shutil.rmtree(old)

@@ -7,7 +7,7 @@ log-probabilities) is NaN: the network knows what to do with it.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,9 @@ from pyramid_moa.records import Generation
 from pyramid_moa.router_model.answer_signs import ANSWER_SIGNS, answer_signs
 from pyramid_moa.router_model.question_signs import QUESTION_SIGNS, question_signs
 from pyramid_moa.router_model.relations import RELATIONS, relations
+
+if TYPE_CHECKING:
+    from pyramid_moa.router_model.verifier import Verifier
 
 __all__ = [
     "DEFAULT_GROUPS",
@@ -41,14 +44,19 @@ FeatureGroup = Literal[
     "closeness",
     "question",
     "stated",
+    "verifier",
 ]
 FEATURE_GROUPS: tuple[FeatureGroup, ...] = get_args(FeatureGroup)
-DEFAULT_GROUPS: tuple[FeatureGroup, ...] = tuple(g for g in FEATURE_GROUPS if g != "stated")
+_NO_DEFAULTS: tuple[FeatureGroup, ...] = ("stated", "verifier")
+DEFAULT_GROUPS: tuple[FeatureGroup, ...] = tuple(g for g in FEATURE_GROUPS if g not in _NO_DEFAULTS)
 _NUMERIC: tuple[FeatureGroup, ...] = ("arithmetic", "closeness")
 _RELATION_GROUPS: dict[FeatureGroup, tuple[str, ...]] = {
     "semantics": ("same_words", "same_numbers"),
     "closeness": ("closeness",),
+    "verifier": ("similarity",),
 }
+# A verifier's stand behind the others: they are read off another kind of model.
+_VERIFIER_SIGNS = ("verifier/logit",)
 
 # Clusters are numbers from 0; these stand in their place.
 NO_ANSWER = -1
@@ -63,7 +71,7 @@ class FeatureSpec:
         groups: names of feature groups. ``agreement``, who answers alike, is always among them.
             ``arithmetic`` and ``closeness`` only make sense where answers are numbers, and
             ``stated``, the confidence that a source recorded, only where answers come with one:
-            no model that is run here states any.
+            no model that is run here states any. ``verifier`` wants a trained verifier.
     """
 
     groups: tuple[FeatureGroup, ...]
@@ -80,12 +88,13 @@ class FeatureSpec:
     @property
     def answer_names(self) -> tuple[str, ...]:
         """Names of an answer's features, in order."""
-        return tuple(
+        own = tuple(
             f"{group}/{name}"
             for group, names in ANSWER_SIGNS.items()
             if group in self.groups
             for name in names
         )
+        return (*own, *(_VERIFIER_SIGNS if self.reads_verifier else ()))
 
     @property
     def relation_names(self) -> tuple[str, ...]:
@@ -105,6 +114,11 @@ class FeatureSpec:
             if "question" in self.groups
             else ()
         )
+
+    @property
+    def reads_verifier(self) -> bool:
+        """Whether a verifier reads the answers."""
+        return "verifier" in self.groups
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -137,6 +151,8 @@ def gather_evidence(
     question: str,
     generations: Sequence[Generation | None],
     equal: Callable[[str, str], bool],
+    *,
+    verifier: "Verifier | None" = None,
 ) -> Evidence:
     """Compute the features of one query.
 
@@ -145,9 +161,13 @@ def gather_evidence(
         question: its text.
         generations: one entry a member, best member first; None for one that was not asked.
         equal: the grader's equality of answers.
+        verifier: reads the answers, where the groups want one.
 
     Returns:
         The vote and the features.
+
+    Raises:
+        ConfigError: the groups want a verifier, and there is none.
     """
     result = vote([row.answer if row is not None else None for row in generations], equal)
     clusters = [
@@ -166,9 +186,16 @@ def gather_evidence(
         if columns
         else np.zeros((len(generations), len(generations), 0), dtype=np.float32)
     )
+    values = np.array(answers, dtype=np.float32).reshape(len(generations), -1)
+    if spec.reads_verifier:
+        if verifier is None:
+            raise ConfigError("the feature group verifier wants a verifier, found none")
+        said = verifier.signs(question, generations)
+        values = np.concatenate([values, said.answers], axis=1)
+        compared = np.concatenate([compared, said.relations], axis=2)
     return Evidence(
         vote=result,
-        answers=np.array(answers, dtype=np.float32).reshape(len(generations), -1),
+        answers=values,
         clusters=np.array(clusters, dtype=np.int64),
         relations=compared,
         question=np.array(

@@ -13,7 +13,11 @@ from pyramid_moa.errors import CheckpointError
 from pyramid_moa.grading import Grader, load_stored_grader
 from pyramid_moa.records import Generation
 from pyramid_moa.router_model.card import RouterCard
-from pyramid_moa.router_model.checkpoint import read_checkpoint, write_checkpoint
+from pyramid_moa.router_model.checkpoint import (
+    CheckpointFiles,
+    read_checkpoint,
+    write_checkpoint,
+)
 from pyramid_moa.router_model.features import Evidence, FeatureSpec, gather_evidence, groups_for
 from pyramid_moa.router_model.network import (
     UNKNOWN,
@@ -23,6 +27,7 @@ from pyramid_moa.router_model.network import (
 )
 from pyramid_moa.router_model.policy import Scores
 from pyramid_moa.router_model.pretrained import checkpoint_folder, is_pretrained
+from pyramid_moa.router_model.verifier import Verifier
 
 __all__ = ["Router"]
 
@@ -31,20 +36,30 @@ class Router:
     """A trained router."""
 
     def __init__(
-        self, card: RouterCard, network: RouterNetwork, *, own_grader: str | None = None
+        self,
+        card: RouterCard,
+        network: RouterNetwork,
+        *,
+        verifier: Verifier | None = None,
+        own_grader: str | None = None,
     ) -> None:
         """Put card and network together.
 
         Args:
             card: what the checkpoint says of itself.
             network: its weights.
+            verifier: reads the answers, where the router reads what a verifier says.
             own_grader: the caller's own ``module:function``, without which a router that names
                 one can be read and exported, but not asked.
 
         Raises:
-            CheckpointError: the features of the checkpoint are not those of this version.
+            CheckpointError: the features of the checkpoint are not those of this version, or the
+                verifier is not the one it was trained with.
         """
+        if (verifier.sha256 if verifier is not None else None) != card.verifier_sha256:
+            raise CheckpointError("the verifier is not the one that the router was trained with")
         self.card = card
+        self.verifier = verifier
         self.network = network.eval()
         self._own_grader = own_grader
         self.features = FeatureSpec(groups=tuple(card.feature_groups))
@@ -55,6 +70,12 @@ class Router:
                 "the checkpoint's features are not the ones that this version computes: "
                 f"missing {sorted(theirs - ours)[:5]}, new {sorted(ours - theirs)[:5]}; train again"
             )
+
+    @property
+    def weights_identity(self) -> str:
+        """All weights that decide a score, as one text."""
+        card = self.card
+        return " ".join(part for part in (card.weights_sha256, card.verifier_sha256) if part)
 
     @cached_property
     def grader(self) -> Grader:
@@ -72,7 +93,12 @@ class Router:
         Raises:
             CheckpointError: it is missing, damaged, or of another version.
         """
-        return cls(*read_checkpoint(checkpoint_folder(folder)), own_grader=own_grader)
+        files = CheckpointFiles(checkpoint_folder(folder))
+        card, network = read_checkpoint(files.folder)
+        verifier = None
+        if card.verifier_sha256 is not None:
+            verifier = Verifier.load(files.verifier, sha256=card.verifier_sha256)
+        return cls(card, network, verifier=verifier, own_grader=own_grader)
 
     def graded_by(self, grader: str, members: Sequence[str]) -> "Router | None":
         """The same router where another grader compares the answers.
@@ -96,7 +122,7 @@ class Router:
         if known or not fits:
             return None
         card = replace(self.card, grader=grader)
-        return Router(card, self.network, own_grader=self._own_grader)
+        return Router(card, self.network, verifier=self.verifier, own_grader=self._own_grader)
 
     def save(self, folder: str | Path) -> None:
         """Write a checkpoint folder; see ``write_checkpoint``.
@@ -109,7 +135,8 @@ class Router:
                 f"{folder} comes with the package and stays as it is; expected a checkpoint of "
                 f"your own: pyramid-moa export --router {folder} --out DIR makes one"
             )
-        self.card = write_checkpoint(Path(folder), self.card, self.network)
+        source = self.verifier.folder if self.verifier is not None else None
+        self.card = write_checkpoint(Path(folder), self.card, self.network, verifier=source)
 
     def evidence(self, question: str, generations: Mapping[str, Generation | None]) -> Evidence:
         """Features and vote of one question.
@@ -119,7 +146,11 @@ class Router:
             generations: by member, best first; None for one that was not asked.
         """
         return gather_evidence(
-            self.features, question, list(generations.values()), self.grader.equal
+            self.features,
+            question,
+            list(generations.values()),
+            self.grader.equal,
+            verifier=self.verifier,
         )
 
     def hidden_states(

@@ -82,10 +82,13 @@ class TrainConfig:
 
     Attributes:
         groups: feature groups; those that read numbers are left out by themselves where answers
-            are none; ``stated`` reads recorded confidences, which no model that is run here gives.
+            are none; ``stated`` reads recorded confidences, which no model that is run here gives,
+            and ``verifier`` what the verifier named below says.
         hidden_states: which hidden state is read: ``auto`` takes, of those that the run has of
             every member, the one that tells failures best by cross-validation, ``none`` reads none,
             anything else is a key such as ``layer-1/answer_mean``.
+        verifier: folder of a verifier, as ``train-verifier`` writes it; the checkpoint takes a copy
+            of it.
         network: its shape.
         optimiser: how it is fitted.
         tracking: where curves are written.
@@ -94,6 +97,7 @@ class TrainConfig:
 
     groups: list[FeatureGroup] = field(default_factory=lambda: list(DEFAULT_GROUPS))
     hidden_states: str = "auto"
+    verifier: str | None = None
     network: NetworkConfig = field(default_factory=NetworkConfig)
     optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
@@ -136,6 +140,8 @@ class TrainConfig:
             "optimiser.oracle_weight: 0 or more, finite": 0 <= optimiser.oracle_weight < math.inf,
             "seed: from 0 to 2**63 - 1": 0 <= self.seed < 2**63,
             "groups: agreement among them": "agreement" in self.groups,
+            "verifier: a folder where groups name verifier, and else none": bool(self.verifier)
+            == ("verifier" in self.groups),
         }
         if wrong := [expected for expected, good in checks.items() if not good]:
             raise ConfigError("expected " + "; ".join(wrong))

@@ -12,6 +12,7 @@ from pyramid_moa.progress import Progress
 from pyramid_moa.records import question_hash
 from pyramid_moa.router_model.features import FeatureSpec, gather_evidence
 from pyramid_moa.router_model.hidden_rows import ChosenRows, HiddenRows, float_rows, spans
+from pyramid_moa.router_model.verifier import Verifier
 from pyramid_moa.router_model.vote_figures import same_answers
 
 __all__ = ["Examples", "gather_examples", "joined"]
@@ -108,13 +109,20 @@ def joined(parts: Sequence[Examples]) -> Examples:
     )
 
 
-def gather_examples(run: LabelledRun, spec: FeatureSpec, *, hidden_key: str | None) -> Examples:
+def gather_examples(
+    run: LabelledRun,
+    spec: FeatureSpec,
+    *,
+    hidden_key: str | None,
+    verifier: Verifier | None = None,
+) -> Examples:
     """Compute features and labels of every query of a run.
 
     Args:
         run: the labelled data.
         spec: the feature groups.
         hidden_key: the hidden state to read, or None.
+        verifier: reads the answers, where the groups want one.
 
     Raises:
         RunFolderError: the run lacks the hidden state, or it is not finite.
@@ -125,7 +133,9 @@ def gather_examples(run: LabelledRun, spec: FeatureSpec, *, hidden_key: str | No
     with Progress("features", total=len(run.queries)) as progress:
         for index, query in enumerate(run.queries):
             rows = [run.generations[name][index] for name in members]
-            evidence.append(gather_evidence(spec, query.question, rows, run.grader.equal))
+            evidence.append(
+                gather_evidence(spec, query.question, rows, run.grader.equal, verifier=verifier)
+            )
             progress.advance()
     right = [
         [bool(run.generations[name][i].correct) for name in members] for i in range(len(evidence))

@@ -5,6 +5,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -20,6 +21,7 @@ from pyramid_moa.router_model.hidden_rows import HiddenRows, spans
 from pyramid_moa.router_model.network import HEADS, RouterNetwork
 from pyramid_moa.router_model.policy import OperatingPoint, Scores
 from pyramid_moa.router_model.router import Router
+from pyramid_moa.router_model.verifier import Verifier
 from pyramid_moa.training.config import TrainConfig
 from pyramid_moa.training.examples import Examples, gather_examples
 from pyramid_moa.training.fit import LAST, check_examples, fit_network, nothing_to_learn
@@ -69,21 +71,23 @@ def train(
 
     Raises:
         RunFolderError: the run is missing, or can't be learned from.
-        CheckpointError: ``init`` does not fit, or ``out`` holds something else.
+        CheckpointError: ``init`` does not fit, the verifier is damaged, or ``out`` holds something
+            else.
         ConfigError: the configuration asks for hidden states that the run lacks.
     """
     out, config = Path(out), config or TrainConfig()
     check_checkpoint_folder(out)
     data = read_labelled_run(Path(run), own_grader=own_grader)
     spec = FeatureSpec(groups=groups_for(config.groups, data.grader))
+    verifier = Verifier.load(config.verifier) if config.verifier else None
+    start = _start(init, data, spec, verifier) if init is not None else None
     fitted_on, calibration = _splits(data)
     key = choose_hidden_key(data, config.hidden_states, fitted_on)
-    examples = gather_examples(data, spec, hidden_key=key)
+    examples = gather_examples(data, spec, hidden_key=key, verifier=verifier)
     learned_from = examples.take(fitted_on)
     kept = nothing_to_learn(learned_from) if init is not None else None
     if init is None:
         check_examples(learned_from)
-    start = _start(init, data, spec) if init is not None else None
     if kept is not None:
         say(f"{kept}; the weights and operating points of {init} are kept as they are")
     network = start.network if start is not None else None
@@ -103,8 +107,12 @@ def train(
         scores = fitted.out_of_fold.scores([data.labels[i].vote_answer for i in fitted_on])
         curve = threshold_table(replay(data, fitted_on, scores, _UNDECIDED), split=_OUT_OF_FOLD)
         router = Router(
-            _card(data, spec, key, examples, fitted.network, config),
+            replace(
+                _card(data, spec, key, examples, fitted.network, config),
+                verifier_sha256=verifier.sha256 if verifier is not None else None,
+            ),
             fitted.network,
+            verifier=verifier,
             own_grader=own_grader,
         )
         router.card = replace(
@@ -181,13 +189,20 @@ def _card(
         trained_on={
             "dataset": run.manifest.dataset,
             "dataset_hash": run.manifest.dataset_hash,
-            "config": asdict(config),
+            "config": _told(config),
             "package_version": __version__,
         },
         validation={},
         validation_curve=[],
         operating_points=[_UNDECIDED],
     )
+
+
+def _told(config: TrainConfig) -> dict[str, Any]:
+    """The configuration as a card tells it: of a verifier its name, not where it lay."""
+    told = asdict(config)
+    folder = told.pop("verifier")
+    return told if folder is None else {**told, "verifier": Path(folder).name}
 
 
 def _has_logprobs(spec: FeatureSpec, examples: Examples, member: int) -> bool:
@@ -230,11 +245,14 @@ def _seen(run: LabelledRun, positions: Sequence[int], start: Router | None) -> l
     return sorted(own.union(start.card.seen_questions if start is not None else ()))
 
 
-def _start(init: str | Path, run: LabelledRun, spec: FeatureSpec) -> Router:
+def _start(
+    init: str | Path, run: LabelledRun, spec: FeatureSpec, verifier: Verifier | None
+) -> Router:
     """A router whose features are this training's; another grader may have compared answers."""
     router = Router.load(init)
     pairs = {
         "features": (router.card.feature_names, list(spec.names)),
+        "verifier": (router.card.verifier_sha256, verifier.sha256 if verifier else None),
     }
     if problems := [
         f"{what}: it has {_short(theirs)}, this training {_short(ours)}"

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pyramid_moa.router_model.verifier_files import read_card
 from pyramid_moa.training.baselines.ours_trained import TrainedRouter, examples_of
 from pyramid_moa.training.baselines.predicted_failure import (
     EnsembleScores,
@@ -49,6 +50,8 @@ class OurRule:
     def settings(self) -> dict[str, Any]:
         """All that decides how it is fitted."""
         config = {k: v for k, v in asdict(self.config).items() if k != "tracking"}
+        if self.config.verifier:
+            _, config["verifier"] = read_card(Path(self.config.verifier))
         return config | {
             "code": source_hash(_sources()),
             "labels": self.labels,

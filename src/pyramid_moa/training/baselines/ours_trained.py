@@ -8,6 +8,7 @@ import torch
 
 from pyramid_moa.router_model.features import FeatureSpec, groups_for
 from pyramid_moa.router_model.network import RouterNetwork
+from pyramid_moa.router_model.verifier import Verifier
 from pyramid_moa.training.baselines.predicted_failure import EnsembleScores
 from pyramid_moa.training.baselines.rule_run import Positions, RuleRun
 from pyramid_moa.training.config import TrainConfig
@@ -104,15 +105,17 @@ def examples_of(data: RuleRun, config: TrainConfig) -> Examples:
 
     Args:
         data: the run.
-        config: feature groups, and which hidden states: none, or a key.
+        config: feature groups, verifier, and which hidden states: none, or a key.
     """
 
     def compute() -> Examples:
         spec = FeatureSpec(groups=groups_for(config.groups, data.run.grader))
         key = None if config.hidden_states == "none" else config.hidden_states
-        return gather_examples(data.run, spec, hidden_key=key)
+        verifier = Verifier.load(config.verifier) if config.verifier else None
+        return gather_examples(data.run, spec, hidden_key=key, verifier=verifier)
 
-    return data.remember(f"examples {config.groups} {config.hidden_states}", compute)
+    read = f"{config.groups} {config.hidden_states} {config.verifier}"
+    return data.remember(f"examples {read}", compute)
 
 
 def _ensemble_scores(data: RuleRun, positions: Positions, said: Scored) -> EnsembleScores:

@@ -9,6 +9,7 @@ from pyramid_moa.records import question_hash
 from pyramid_moa.router_model.features import FeatureSpec, groups_for
 from pyramid_moa.router_model.network import RouterNetwork
 from pyramid_moa.router_model.router import Router
+from pyramid_moa.router_model.verifier import Verifier
 from pyramid_moa.training.baselines.rule import HeldOut
 from pyramid_moa.training.baselines.rule_run import RuleRun
 from pyramid_moa.training.config import TrainConfig
@@ -46,7 +47,7 @@ class Pool:
         self.left_out: frozenset[str] = frozenset()
         self._content_hash = content_hash
         self._hashes = [question_hash(query.question) for query in run.queries]
-        self._examples: dict[tuple[str, ...], Examples] = {}
+        self._examples: dict[tuple[object, ...], Examples] = {}
         self._networks: dict[str, RouterNetwork] = {}
 
     def without(self, models: Collection[str]) -> "Pool":
@@ -82,10 +83,14 @@ class Pool:
     def examples(self, config: TrainConfig) -> Examples:
         """Features and labels of all its questions and of the models that are not left out."""
         groups = groups_for(config.groups, self.run.grader)
-        if groups not in self._examples:
+        read = (groups, config.verifier)
+        if read not in self._examples:
             spec = FeatureSpec(groups=groups)
-            self._examples[groups] = gather_examples(self.run, spec, hidden_key=None)
-        everybody, manifest = self._examples[groups], self.run.manifest
+            verifier = Verifier.load(config.verifier) if config.verifier else None
+            self._examples[read] = gather_examples(
+                self.run, spec, hidden_key=None, verifier=verifier
+            )
+        everybody, manifest = self._examples[read], self.run.manifest
         kept = [i for i, name in enumerate(manifest.members) if name not in self.left_out]
         oracle_right = everybody.oracle_right
         if manifest.oracle in self.left_out:
