@@ -112,6 +112,7 @@ def test_another_verifier_is_not_started_from(imported_run, config, checkpoint, 
 
 def test_the_benchmark_reads_it(imported_run, config):
     data = rule_run(read_labelled_run(imported_run))
+    config = replace(config, hidden_states="none")
     examples = examples_of(data, config)
     assert examples.relations.shape[-1] == 1
     plain = examples_of(data, replace(config, groups=["agreement", "lengths"], verifier=None))
