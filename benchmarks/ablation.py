@@ -131,8 +131,8 @@ def _rows(measured: Sequence[Measured], data_sets: Mapping[str, str]) -> list[di
                 row |= {
                     figure: pool.figure(name, figure).value,
                     f"{figure}_less_all": less.value,
-                    f"{figure}_low": low,
-                    f"{figure}_high": high,
+                    f"{figure}_less_all_low": low,
+                    f"{figure}_less_all_high": high,
                 }
             rows.append(row)
     return rows

@@ -12,8 +12,10 @@ def make_tiny_encoder(folder: Path, *, layers: int = 3, architecture: str = "ber
     from transformers import (
         AutoModel,
         BertConfig,
+        DebertaV2Config,
         LlamaConfig,
         ModernBertConfig,
+        MPNetConfig,
         PreTrainedTokenizerFast,
     )
 
@@ -43,7 +45,13 @@ def make_tiny_encoder(folder: Path, *, layers: int = 3, architecture: str = "ber
         "bos_token_id": 2,
         "eos_token_id": 3,
     }
-    kinds = {"bert": BertConfig, "llama": LlamaConfig, "modernbert": ModernBertConfig}
+    kinds = {
+        "bert": BertConfig,
+        "deberta-v2": DebertaV2Config,
+        "llama": LlamaConfig,
+        "modernbert": ModernBertConfig,
+        "mpnet": MPNetConfig,
+    }
     if architecture == "modernbert":
         shape |= {"cls_token_id": 2, "sep_token_id": 3}
     with torch.random.fork_rng():

@@ -228,6 +228,16 @@ class TestCheckpoint:
         names = {path.name for path in (tmp_path / "other").iterdir()}
         assert names == {"router.json", "router.safetensors"}, "no verifier of an older router"
 
+    def test_somebody_elses_verifier_stays(self, make_router, copied, tmp_path):
+        """One that was trained into a plain checkpoint's folder is not the checkpoint's."""
+        make_router().save(tmp_path / "checkpoint")
+        shutil.copytree(copied, tmp_path / "checkpoint" / "verifier")
+        again = make_router()
+        with torch.no_grad():
+            again.network.query_score.offset += 1.0
+        again.save(tmp_path / "checkpoint")
+        Verifier.load(tmp_path / "checkpoint" / "verifier")
+
     @pytest.mark.parametrize(
         "name",
         [

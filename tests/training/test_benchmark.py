@@ -157,7 +157,7 @@ def test_again_from_the_cache_it_is_the_same(done, imported_run, labelled_run, m
     def refuse(*_, **__):
         raise AssertionError("everything is in the cache")
 
-    monkeypatch.setattr("pyramid_moa.training.benchmark.compute_cell", refuse)
+    monkeypatch.setattr("pyramid_moa.training.head_to_head_cells.compute_cell", refuse)
     runs = [imported_run, labelled_run]
     benchmark(runs, out, config=quick_config(), folds=3, seeds=1, resamples=200)
     assert tables(out) == before
@@ -185,7 +185,8 @@ def test_afresh_it_is_the_same_and_one_run_is_as_among_others(labelled_run, done
 
 KILLED = """
 import os, signal, sys
-from pyramid_moa.training import benchmark as module
+from pyramid_moa.training import head_to_head_cells as module
+from pyramid_moa.training.benchmark import benchmark
 compute, cells = module.compute_cell, []
 
 def compute_and_die(*arguments):
@@ -195,7 +196,7 @@ def compute_and_die(*arguments):
     return cells[-1]
 
 module.compute_cell = compute_and_die
-module.benchmark([sys.argv[1]], sys.argv[2], rules=sys.argv[3:], folds=3, seeds=2, resamples=20)
+benchmark([sys.argv[1]], sys.argv[2], rules=sys.argv[3:], folds=3, seeds=2, resamples=20)
 """
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from pyramid_moa.data_prep.labelled_run import read_labelled_run
-from pyramid_moa.errors import ConfigError
+from pyramid_moa.errors import ConfigError, RunFolderError
 from pyramid_moa.training.hidden_choice import choose_hidden_key
 from synthetic import HIDDEN_KEY, HIDDEN_SIZE
 
@@ -40,8 +40,14 @@ def test_only_labels_that_may_be_read(run):
     """Of other queries nothing is read, be it labels or hidden states."""
     allowed = labelled(run)[::2]
     others = set(labelled(run)) - set(allowed)
+    noise = np.random.default_rng(1).normal(size=(len(run.queries), HIDDEN_SIZE)).astype("f2")
+    strange = np.isin(np.arange(len(run.queries)), list(others))[:, None]
     changed = replace(
         run,
+        hidden_states={
+            name: {key: np.where(strange, 50 * noise, states) for key, states in by_key.items()}
+            for name, by_key in run.hidden_states.items()
+        },
         labels=[
             replace(label, vote_correct=not label.vote_correct) if i in others else label
             for i, label in enumerate(run.labels)
@@ -68,3 +74,12 @@ def test_by_name(run):
     assert choose_hidden_key(run, "layer-0/answer_mean", []) == "layer-0/answer_mean"
     with pytest.raises(ConfigError, match=r"every member \(layer-0/answer_mean, .*found 'last'"):
         choose_hidden_key(run, "last", [])
+
+
+def test_states_that_are_not_finite(run):
+    broken = {name: dict(by_key) for name, by_key in run.hidden_states.items()}
+    states = np.array(broken["large"][HIDDEN_KEY])
+    states[3, 2] = np.inf
+    broken["large"][HIDDEN_KEY] = states
+    with pytest.raises(RunFolderError, match=r"of member 'large': expected finite values"):
+        choose_hidden_key(replace(run, hidden_states=broken), "auto", labelled(run))

@@ -159,3 +159,17 @@ def test_a_pool_without_some_of_its_models(imported_run):
     network = other.network(config, held_out)
     assert network.shape.members == 2
     assert other.network(config, held_out) is network
+
+
+def test_strangers_whose_hidden_states_are_there_all_the_same(learned, labelled_run, imported_run):
+    """What is started from reads none, so without a label the run's are left alone."""
+    other = rule_run(read_labelled_run(labelled_run))
+    run = read_labelled_run(imported_run)
+    pool = Pool(run, content_hash="made up")
+    rule = OurRule(config=quick_config(), starts=[pool], labels=0)
+    assert other.run.hidden_keys
+    train, test = np.arange(0, 200), np.arange(200, other.n)
+    hidden = {other.hashes[position] for position in test}.__contains__
+    scores = rule.fit(other, train, 0, hidden).decide(other, test).failure.values
+    assert np.isfinite(scores).all()
+    assert len(np.unique(scores)) > 10

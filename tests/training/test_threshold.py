@@ -1,5 +1,6 @@
 """Operating points for a target."""
 
+import json
 import shutil
 
 import pytest
@@ -113,3 +114,16 @@ def test_runs_that_do_not_fit(imported_run, labelled_run, router, trained_on_hid
         CheckpointError, match="hidden states layer-1/answer_mean: the run has none"
     ):
         add_threshold(imported_run, trained_on_hidden, max_drop=0.1)
+
+
+def test_strangers_under_another_grader_leave_the_routers_own(labelled_run, tmp_path):
+    """A point for them is stored; what compares the answers of its own members stays."""
+    router = Router.load("pretrained:general")
+    router.save(tmp_path / "router")
+    run = shutil.copytree(labelled_run, tmp_path / "run")
+    manifest = json.loads((run / "manifest.json").read_text())
+    (run / "manifest.json").write_text(json.dumps({**manifest, "grader": "exact"}))
+    add_threshold(run, tmp_path / "router", max_drop=0.2, name="mine")
+    again = Router.load(tmp_path / "router").card
+    assert again.grader == router.card.grader != "exact"
+    assert "mine" in [point.name for point in again.operating_points]

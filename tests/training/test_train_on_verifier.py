@@ -91,6 +91,9 @@ def test_the_card_tells_no_folder_of_this_machine(checkpoint, trained, verifier)
     card = Router.load(checkpoint).card
     assert card.trained_on["config"]["verifier"] == verifier.name
     assert str(verifier) not in card.to_json()
+    for path in (checkpoint / "verifier").iterdir():
+        assert str(verifier.parent).encode() not in path.read_bytes(), path.name
+        assert b"_name_or_path" not in path.read_bytes(), path.name
     assert "verifier" not in Router.load(trained).card.to_json(), "a plain one is as it was"
 
 

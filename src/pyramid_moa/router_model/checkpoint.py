@@ -4,6 +4,7 @@ Nothing is ever unpickled.
 """
 
 import hashlib
+import json
 import os
 import shutil
 import tempfile
@@ -200,7 +201,7 @@ def _swap(aside: Path, folder: Path) -> None:
     """Put the new folder under the final name; the old one, if any, is kept until then.
 
     Other files beside the old checkpoint, such as those of a git clone, move over; a verifier that
-    the new one does not read does not.
+    was the old one's, and that the new one does not read, does not.
     """
     if not folder.exists():
         aside.rename(folder)
@@ -212,8 +213,20 @@ def _swap(aside: Path, folder: Path) -> None:
     except OSError:
         old.rename(folder)
         raise
-    names = {path.name for path in folder.iterdir()}
+    gone = {path.name for path in folder.iterdir()}
+    if _names_its_verifier(CheckpointFiles(old)):
+        gone.add(CheckpointFiles(old).verifier.name)
     for entry in old.iterdir():
-        if entry.name not in names and entry.name != CheckpointFiles(folder).verifier.name:
+        if entry.name not in gone:
             entry.rename(folder / entry.name)
     shutil.rmtree(old)
+
+
+def _names_its_verifier(files: CheckpointFiles) -> bool:
+    """Whether the verifier beside a card, of whatever version, is the one that it names."""
+    card = files.verifier / VERIFIER_CARD
+    try:
+        stated = json.loads(files.card.read_bytes()).get("verifier_sha256")
+        return bool(hashlib.sha256(card.read_bytes()).hexdigest() == stated)
+    except (OSError, ValueError, AttributeError):  # no verifier, or no card that can be read
+        return False

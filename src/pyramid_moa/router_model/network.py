@@ -21,7 +21,7 @@ from torch.nn.functional import one_hot, softmax
 from pyramid_moa.router_model.features import NO_ANSWER, NOT_ASKED
 from pyramid_moa.router_model.hidden_rows import HiddenRows, float_rows, spans
 from pyramid_moa.router_model.known_statistics import known_statistics
-from pyramid_moa.router_model.principal_components import whitened_components
+from pyramid_moa.router_model.principal_components import projected, whitened_components
 from pyramid_moa.router_model.vote_figures import (
     QUERY_FIGURES,
     VOTE_FIGURES,
@@ -243,10 +243,9 @@ class RouterNetwork(nn.Module):
         """
         parts = []
         for index, states in enumerate(hidden):
-            present = (states != 0).any(dim=1, keepdim=True)
             mean = getattr(self, f"hidden_mean_{index}")
-            reduced = (states - mean) @ getattr(self, f"hidden_components_{index}")
-            parts.append(torch.where(present, reduced, 0.0).clamp(-_CLIP, _CLIP))
+            directions = getattr(self, f"hidden_components_{index}")
+            parts.append(projected(states, mean, directions))
         return torch.stack(parts, dim=1) if parts else torch.zeros(0, 0, self.shape.components)
 
     def reduce_rows(self, hidden: Sequence[HiddenRows], count: int) -> Tensor:

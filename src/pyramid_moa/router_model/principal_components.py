@@ -10,8 +10,10 @@ from torch import Tensor
 
 from pyramid_moa.router_model.hidden_rows import HiddenRows, float_rows, spans
 
-__all__ = ["whitened_components"]
+__all__ = ["projected", "whitened_components"]
 
+# In standard deviations: beyond it a value says "far out" and no more.
+_FAR = 4.0
 # Up to here, both ways, all rows are decomposed exactly: that takes a second.
 _EXACT = 1024
 # Directions searched in beyond those kept, and passes over the rows that turn them towards the
@@ -19,6 +21,18 @@ _EXACT = 1024
 # singular values fall off slowly.
 _OVERSAMPLED = 8
 _TURNS = 4
+
+
+def projected(states: Tensor, mean: Tensor, directions: Tensor) -> Tensor:
+    """Components of hidden states, [B, K]: nothing where there are none, and never far out.
+
+    Args:
+        states: [B, H]; a row of zeros stands for none.
+        mean: [H].
+        directions: [H, K].
+    """
+    present = (states != 0).any(dim=1, keepdim=True)
+    return torch.where(present, (states - mean) @ directions, 0.0).clamp(-_FAR, _FAR)
 
 
 def whitened_components(

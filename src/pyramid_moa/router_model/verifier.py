@@ -35,7 +35,7 @@ from pyramid_moa.router_model.verifier_files import (
 from pyramid_moa.router_model.verifier_text import PairTokenizer, answer_text, padded
 
 if TYPE_CHECKING:
-    from transformers import PretrainedConfig
+    from transformers import PretrainedConfig, PreTrainedModel
 
 __all__ = ["VERIFIER_RELATIONS", "VERIFIER_SIGNS", "Verifier", "VerifierSigns", "half_of"]
 
@@ -169,6 +169,9 @@ def _config(content: bytes, path: Path) -> "PretrainedConfig":
         values = json.loads(content)
         # By its type alone: code that a configuration may name is never looked at.
         values.pop("auto_map", None)
+        # An implementation of attention may be named that is fetched from elsewhere.
+        for name in ("attn_implementation", "_attn_implementation"):
+            values.pop(name, None)
         return AutoConfig.for_model(**values)
     except Exception as error:  # whatever an architecture makes of wrong values
         raise CheckpointError(
@@ -187,11 +190,15 @@ def _encoder(
     config: "PretrainedConfig", tensors: Mapping[str, Tensor], path: Path
 ) -> VerifierEncoder:
     """An encoder with its head; the configuration is believed once the weights bear it out."""
-    from transformers import AutoModel
-
+    layers = getattr(config, "num_hidden_layers", 0)
+    if not isinstance(layers, int) or layers > len(tensors):
+        raise CheckpointError(
+            f"{path}: no encoder has the shape in {CONFIG}: {layers} layers, but "
+            f"{len(tensors)} tensors"
+        )
     try:
         with torch.device("meta"):
-            shape = VerifierEncoder(AutoModel.from_config(config, dtype=torch.float32))
+            shape = VerifierEncoder(_of_config(config))
     except Exception as error:  # whatever an architecture makes of wrong values
         raise CheckpointError(f"{path}: no encoder has the shape in {CONFIG}: {error}") from error
     expected = {name: (value.dtype, value.shape) for name, value in shape.state_dict().items()}
@@ -202,6 +209,15 @@ def _encoder(
     if not all(bool(torch.isfinite(value).all()) for value in tensors.values()):
         raise CheckpointError(f"{path}: damaged: expected finite weights")
     with torch.random.fork_rng(devices=[]):
-        encoder = VerifierEncoder(AutoModel.from_config(config, dtype=torch.float32))
+        encoder = VerifierEncoder(_of_config(config))
     encoder.load_state_dict(dict(tensors))
     return encoder
+
+
+def _of_config(config: "PretrainedConfig") -> "PreTrainedModel":
+    from transformers import AutoModel
+
+    base: PreTrainedModel = AutoModel.from_config(
+        config, dtype=torch.float32, trust_remote_code=False
+    )
+    return base

@@ -15,7 +15,7 @@ from pyramid_moa.router_model.hidden_rows import ChosenRows, HiddenRows, float_r
 from pyramid_moa.router_model.verifier import Verifier
 from pyramid_moa.router_model.vote_figures import same_answers
 
-__all__ = ["Examples", "gather_examples", "joined"]
+__all__ = ["Examples", "gather_examples", "hidden_rows_of", "joined"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,7 +128,7 @@ def gather_examples(
         RunFolderError: the run lacks the hidden state, or it is not finite.
     """
     members = run.manifest.members
-    hidden = tuple(_hidden(run, name, hidden_key) for name in members) if hidden_key else ()
+    hidden = tuple(hidden_rows_of(run, name, hidden_key) for name in members) if hidden_key else ()
     evidence = []
     with Progress("features", total=len(run.queries)) as progress:
         for index, query in enumerate(run.queries):
@@ -152,7 +152,12 @@ def gather_examples(
     )
 
 
-def _hidden(run: LabelledRun, member: str, key: str) -> HiddenRows:
+def hidden_rows_of(run: LabelledRun, member: str, key: str) -> HiddenRows:
+    """Hidden states of a member, in their file.
+
+    Raises:
+        RunFolderError: the run lacks them, or they are not finite.
+    """
     rows = run.hidden_states[member].get(key)
     if rows is None:
         raise RunFolderError(

@@ -13,8 +13,9 @@ from pyramid_moa.errors import ConfigError
 from pyramid_moa.progress import Progress
 from pyramid_moa.records import question_hash
 from pyramid_moa.router_model.hidden_rows import ChosenRows, float_rows, spans
-from pyramid_moa.router_model.principal_components import whitened_components
+from pyramid_moa.router_model.principal_components import projected, whitened_components
 from pyramid_moa.training.baselines.logistic import tuned_logistic
+from pyramid_moa.training.examples import hidden_rows_of
 from pyramid_moa.training.fit import held_out_parts
 from pyramid_moa.training.outcomes import BoolArray, FloatArray
 
@@ -41,6 +42,7 @@ def choose_hidden_key(run: LabelledRun, wanted: str, labelled: Sequence[int]) ->
 
     Raises:
         ConfigError: the run does not have it of every member.
+        RunFolderError: hidden states are not finite.
     """
     if wanted == "none":
         return None
@@ -80,10 +82,12 @@ def _components(run: LabelledRun, key: str, positions: "np.ndarray") -> list[Flo
     """Whitened principal components of every member, [n, K] each."""
     reduced = []
     for name in run.manifest.members:
-        rows = ChosenRows(run.hidden_states[name][key], positions)
+        rows = ChosenRows(hidden_rows_of(run, name, key), positions)
         generator = torch.Generator().manual_seed(0)
         mean, directions = whitened_components(rows, _COMPONENTS, generator)
-        pieces = [(float_rows(rows, span) - mean) @ directions for span in spans(rows.shape[0])]
+        pieces = [
+            projected(float_rows(rows, span), mean, directions) for span in spans(rows.shape[0])
+        ]
         reduced.append(torch.cat(pieces).double().numpy())
     return reduced
 

@@ -139,8 +139,11 @@ def write_label_curves(
     fits = sum(map(len, points.values())) * protocol.folds * len(protocol.seeds)
     with Progress("label curves", total=fits) as progress:
         for name, data in loaded.items():
-            for point, scores in _measure(name, data, points[name], cache, protocol, progress):
-                figures = _figures(scores, weights[name], is_vote=point.curve == VOTE)
+            for point, scores, fell_back in _measure(
+                name, data, points[name], cache, protocol, progress
+            ):
+                probable = point.curve != VOTE and not fell_back
+                figures = _figures(scores, weights[name], are_probabilities=probable)
                 measured.append(
                     Measured(
                         run=name,
@@ -168,31 +171,33 @@ def _measure(
     cache: CellCache,
     protocol: Protocol,
     progress: Progress,
-) -> list[tuple[LabelPoint, list[SeedScores]]]:
-    """Failure scores of every point, one entry a seed.
+) -> list[tuple[LabelPoint, list[SeedScores], bool]]:
+    """Failure scores of every point, one entry a seed, and whether any fit fell back on the vote.
 
     All points of a fold come before the next fold, so that they share what they start from.
     """
     scores: list[list[SeedScores]] = [[] for _ in points]
+    fell_back = [False for _ in points]
     for seed in protocol.seeds:
         division = folds_of(data.hashes, folds=protocol.folds, seed=seed, name=name)
         parts: list[list[Any]] = [[] for _ in points]
         for fold in range(protocol.folds):
-            for point, own in zip(points, parts, strict=True):
+            for place, (point, own) in enumerate(zip(points, parts, strict=True)):
                 cell = cache.cell(
                     point.rule, data, division, folds=protocol.folds, fold=fold, seed=seed
                 )
                 own.append((np.flatnonzero(division == fold), cell))
+                fell_back[place] |= bool(cell.fell_back)
                 progress.advance(note=f"{name}, seed {seed}, fold {fold + 1}, {point.name}")
         for own, all_seeds in zip(parts, scores, strict=True):
             all_seeds.append(seed_scores(data.n, own))
-    return list(zip(points, scores, strict=True))
+    return list(zip(points, scores, fell_back, strict=True))
 
 
 def _figures(
-    scores: Sequence[SeedScores], weights: FloatArray, *, is_vote: bool
+    scores: Sequence[SeedScores], weights: FloatArray, *, are_probabilities: bool
 ) -> dict[str, FloatArray]:
-    """Means over seeds, [b] each; what only probabilities have is nan for the vote."""
+    """Means over seeds, [b] each; what only probabilities have is nan for the vote's shares."""
     by_seed = []
     for one in scores:
         ranked = within_folds(one, weights)
@@ -200,7 +205,7 @@ def _figures(
             "failure_auroc": ranked["auroc"],
             "failure_average_precision": ranked["precision"],
         }
-        if not is_vote:
+        if are_probabilities:
             error = calibration_error(one.p_fail, one.own_fails, weights)
             figures |= {
                 "ece": error,

@@ -65,6 +65,7 @@ def add_threshold(
         raise ConfigError(f"{flag}: expected a share from 0 to {most:g}, found {value}")
     data = read_labelled_run(Path(run), own_grader=own_grader)
     loaded = Router.load(router, own_grader=own_grader)
+    own_grader_name = loaded.card.grader
     loaded = loaded.graded_by(data.manifest.grader, data.manifest.members) or loaded
     check_fit(data, loaded)
     positions = data.of_split(split)
@@ -74,6 +75,8 @@ def add_threshold(
     seen = {question_hash(data.queries[index].question)[:16] for index in positions}
     loaded.card = replace(
         loaded.card,
+        # Another grader may have compared these strangers' answers; the router's own stays.
+        grader=own_grader_name,
         operating_points=replaced(loaded.card.operating_points, point),
         seen_questions=sorted(seen.union(loaded.card.seen_questions)),
     )

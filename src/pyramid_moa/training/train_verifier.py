@@ -1,6 +1,7 @@
 """Training of a verifier: a run folder and an encoder in, a verifier's folder out."""
 
 import copy
+import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 __all__ = ["train_verifier"]
 
 _FEWEST = 20
+_FEWEST_HELD_OUT = 4
 # Of the held-out pairs for each that is learned from.
 _HELD_OUT_SHARE = 0.25
 
@@ -87,6 +89,11 @@ def train_verifier(
         source=f"the tokenizer of {model}",
     )
     count = fitting_pairs(config, base.config.hidden_size)
+    if count < _FEWEST:
+        raise ConfigError(
+            f"cache_mb: room for {count} answers of {config.tokens} tokens in each half, expected "
+            f"{_FEWEST} or more; raise cache_mb, or lower tokens"
+        )
     contents = {
         CONFIG: _config_json(base).encode(),
         TOKENIZER: tokenizer.encode(),
@@ -165,7 +172,7 @@ def _drawn(
     for held_out, most in ((False, count), (True, int(_HELD_OUT_SHARE * count))):
         questions = [p for p in own if is_held_out(hashes[p], seed=config.seed) is held_out]
         drawn = draw_pairs(data, questions, models, count=most, seed=config.seed)
-        fewest = max(int(_HELD_OUT_SHARE * _FEWEST), 2) if held_out else _FEWEST
+        fewest = _FEWEST_HELD_OUT if held_out else _FEWEST
         if len(drawn) < fewest:
             raise RunFolderError(
                 f"expected {fewest} answers with their texts or more to "
@@ -219,8 +226,10 @@ def _load(model: str, config: VerifierConfig) -> "tuple[PreTrainedModel, str]":
 
 
 def _config_json(base: "PreTrainedModel") -> str:
-    text: str = base.config.to_json_string(use_diff=False)
-    return text
+    values: dict[str, Any] = json.loads(base.config.to_json_string(use_diff=False))
+    # Where it lay is nobody's business, and must not change the hash.
+    values.pop("_name_or_path", None)
+    return json.dumps(values, indent=2, sort_keys=True) + "\n"
 
 
 def _cloned(tensors: dict[str, Tensor], *, prefix: str = "") -> dict[str, Tensor]:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -100,24 +100,28 @@ class _Lower:
 
     def __init__(self, model: VerifierEncoder, layers: nn.ModuleList, frozen: int) -> None:
         self._model, self._layers, self._frozen = model, layers, frozen
-        self._gives_tuple = False
+        self._more: int | None = None
 
     def cached(self, pair: Labelled, progress: Progress) -> _Cached:
         """What they say of one pair."""
         states = torch.zeros(0)
         if self._frozen:
             said: list[Any] = []
-            hook = self._layers[self._frozen - 1].register_forward_hook(
-                lambda module, inputs, output: said.append(output)
-            )
+
+            def stop(module: nn.Module, inputs: object, output: Any) -> None:  # noqa: ANN401 - torch's
+                said.append(output)
+                raise _EnoughError
+
+            hook = self._layers[self._frozen - 1].register_forward_hook(stop)
             try:
                 # What the layers above would say is not wanted yet.
-                with torch.no_grad(), _in_place_of(self._layers[self._frozen :], _passed_on):
+                with torch.no_grad(), suppress(_EnoughError):
                     self._model(padded([pair.tokens]))
             finally:
                 hook.remove()
-            self._gives_tuple = isinstance(said[0], tuple)
-            states = (said[0][0] if self._gives_tuple else said[0])[0].half()
+            # Some architectures' layers say more than their states; nobody reads it here.
+            self._more = len(said[0]) - 1 if isinstance(said[0], tuple) else None
+            states = (said[0] if self._more is None else said[0][0])[0].half()
         progress.advance()
         return _Cached(pair=pair, states=states)
 
@@ -128,7 +132,7 @@ class _Lower:
             yield
             return
         states = nn.utils.rnn.pad_sequence([one.states.float() for one in batch], batch_first=True)
-        output = (states,) if self._gives_tuple else states
+        output = states if self._more is None else (states, *[None] * self._more)
         with _in_place_of(self._layers[: self._frozen], lambda *inputs, **named: output):
             yield
 
@@ -146,8 +150,8 @@ def _in_place_of(layers: Iterable[nn.Module], forward: Callable[..., Any]) -> It
             del vars(layer)["forward"]
 
 
-def _passed_on(states: Tensor, *inputs: object, **named: object) -> Tensor:
-    return states
+class _EnoughError(Exception):
+    """A layer has spoken that no other need follow."""
 
 
 class _Fit:
@@ -245,6 +249,11 @@ def _with_lora(
         if isinstance(module, nn.Linear)
     }
     names = [name for name, module in base.named_modules() if id(module) in tuned]
+    if not names:
+        raise ConfigError(
+            f"expected an encoder whose layers have linear maps (nn.Linear), found a "
+            f"{type(base).__name__} without; choose another --model"
+        )
     lora = peft.LoraConfig(
         r=config.rank,
         lora_alpha=2 * config.rank,

@@ -7,8 +7,11 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from pyramid_moa.data_prep.labelled_run import read_labelled_run
+from pyramid_moa.errors import ConfigError
 from pyramid_moa.training.baselines.all_rules import all_rules, chosen_rules
 from pyramid_moa.training.baselines.fixed_rules import ALL_AGREE
+from pyramid_moa.training.baselines.ours import OurRule
+from pyramid_moa.training.baselines.ours_anytime import AnytimeRule
 from pyramid_moa.training.baselines.rule_run import rule_run
 from pyramid_moa.training.baselines.state_values import lambdas
 from pyramid_moa.training.head_to_head_cells import compute_cell
@@ -263,3 +266,26 @@ def test_anytime_may_ask_everybody_as_the_router_does(data, parts, fitted):
     asked = anytime.called[:-settings, :, :-1].mean(axis=(0, 1))
     assert (asked > 0).any()
     assert asked.mean() < 1
+
+
+def test_anytime_falls_back_with_the_same_dial(run, data, parts, fitted):
+    """A fold in which nothing can be learned stands beside others in which something was."""
+    train, test = parts
+    fitted_on = set(train.tolist())
+    labels = [
+        replace(label, vote_correct=True) if i in fitted_on else label
+        for i, label in enumerate(run.labels)
+    ]
+    generations = {
+        model: [replace(row, correct=True) if i in fitted_on else row for i, row in enumerate(rows)]
+        for model, rows in run.generations.items()
+    }
+    sure = rule_run(replace(run, labels=labels, generations=generations))
+    cell = compute_cell(RULES["router-anytime"], sure, train, test, 0)
+    assert bool(cell.fell_back)
+    assert (cell.dial == fitted["router-anytime"].dial).all()
+    steps = len(lambdas())
+    assert not cell.escalated[:steps].any()
+    assert cell.escalated[-1].all()
+    with pytest.raises(ConfigError, match="a router of all labels, found 50"):
+        AnytimeRule(router=OurRule(config=quick_config(), labels=50))

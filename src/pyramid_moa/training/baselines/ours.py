@@ -82,7 +82,12 @@ class OurRule:
             held_out: whether a question, by its hash, is kept from this fit.
         """
         labelled = train[_first_labelled(data, train, self.labels, seed)]
-        key = choose_hidden_key(data.run, self.config.hidden_states, labelled.tolist())
+        digest = hashlib.sha256(labelled.tobytes()).hexdigest()
+        wanted = self.config.hidden_states
+        key = data.remember(
+            f"hidden state {wanted} {digest}",
+            lambda: choose_hidden_key(data.run, wanted, labelled.tolist()),
+        )
         config = replace(self.config, hidden_states=key or "none", seed=self.config.seed + seed)
         fitting = [start for start in self.starts if start.absent(data, config) is None]
         examples = examples_of(data, config).take(labelled.tolist())
@@ -93,7 +98,6 @@ class OurRule:
             start = fitting[0].network(config, held_out) if fitting else None
             return TrainedRouter.fit(config, labelled, examples, start)
 
-        digest = hashlib.sha256(train.tobytes() + labelled.tobytes()).hexdigest()
         start = fitting[0].content_hash if fitting else None
         return data.remember(f"router {config} {start} {digest}", make)
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from pyramid_moa.errors import ConfigError
 from pyramid_moa.training.baselines.cascade_routing import MOST_MEMBERS
 from pyramid_moa.training.baselines.inner_folds import inner_folds
 from pyramid_moa.training.baselines.ours import OurRule
@@ -47,6 +48,11 @@ class AnytimeRule:
     router: OurRule
     name: str = "router-anytime"
 
+    def __post_init__(self) -> None:
+        """Refuse a router of few labels: what steps are worth wants all of them."""
+        if self.router.labels is not None:
+            raise ConfigError(f"expected a router of all labels, found {self.router.labels}")
+
     def settings(self) -> dict[str, Any]:
         """All that decides how it is fitted."""
         return self.router.settings() | {"penalty": _PENALTY}
@@ -62,7 +68,7 @@ class AnytimeRule:
         everybody = self.router.fit(data, train, seed, held_out)
         trained = self.router.trained(data, train, seed, held_out)
         if trained is None:
-            return everybody
+            return _FellBack(everybody)
         evidence = _Evidence(trained.out_of_fold_sets(), trained.questions(data, train), data)
         steps = lambdas()
         parts = []
@@ -98,6 +104,36 @@ class _Evidence:
 
     def take(self, index: Positions) -> "_Evidence":
         return _Evidence([own.take(index) for own in self.sets], self.questions[index], self.data)
+
+
+@dataclass(frozen=True, eq=False)
+class _FellBack:
+    """Where there was nothing to learn: members alone in place of every step."""
+
+    everybody: FittedRule
+
+    @property
+    def dial(self) -> FloatArray:
+        return np.concatenate([lambdas(), self.everybody.dial])
+
+    @property
+    def train(self) -> Choices:
+        return self._with_steps(self.everybody.train)
+
+    @property
+    def fell_back(self) -> bool:
+        return True
+
+    def decide(self, data: RuleRun, positions: Positions) -> Choices:
+        return self._with_steps(self.everybody.decide(data, positions))
+
+    def _with_steps(self, choices: Choices) -> Choices:
+        count = len(lambdas())
+        steps = Choices(
+            called=np.repeat(choices.called[:1], count, axis=0),
+            answer=np.repeat(choices.answer[:1], count, axis=0),
+        )
+        return _side_by_side(steps, choices)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

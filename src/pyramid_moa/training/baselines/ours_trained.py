@@ -1,7 +1,7 @@
 """A router fitted on some of a run's queries, and what it says of others."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -97,7 +97,9 @@ class TrainedRouter:
         return self.network.standard_question(raw).double().numpy()
 
     def _others(self, data: RuleRun, positions: Positions) -> Examples:
-        return examples_of(data, self.config).take(positions.tolist())
+        others = examples_of(data, self.config).take(positions.tolist())
+        # Strangers' hidden states are nothing to it.
+        return others if self.told is not None else replace(others, hidden=())
 
 
 def examples_of(data: RuleRun, config: TrainConfig) -> Examples:

@@ -81,10 +81,10 @@ class RuleRun:
         return fails
 
     def remember(self, key: str, make: Callable[[], T]) -> T:
-        """Compute what depends on no label once for all folds and rules.
+        """Compute once for all folds and rules what depends on no label but those in its name.
 
         Args:
-            key: a name for it.
+            key: a name for it; where labels were read, with a hash of the queries that they are of.
             make: computes it.
         """
         if key not in self._remembered:

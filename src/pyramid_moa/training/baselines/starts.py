@@ -2,6 +2,7 @@
 
 from collections.abc import Collection
 from dataclasses import replace
+from pathlib import Path
 from typing import Protocol
 
 from pyramid_moa.data_prep.labelled_run import LabelledRun
@@ -10,6 +11,7 @@ from pyramid_moa.router_model.features import FeatureSpec, groups_for
 from pyramid_moa.router_model.network import RouterNetwork
 from pyramid_moa.router_model.router import Router
 from pyramid_moa.router_model.verifier import Verifier
+from pyramid_moa.router_model.verifier_files import read_card
 from pyramid_moa.training.baselines.rule import HeldOut
 from pyramid_moa.training.baselines.rule_run import RuleRun
 from pyramid_moa.training.config import TrainConfig
@@ -116,6 +118,9 @@ class CheckpointStart:
         spec = FeatureSpec(groups=groups_for(config.groups, data.run.grader))
         if list(spec.names) != card.feature_names or card.hidden_key is not None:
             return "the checkpoint to start from reads other features"
+        verifier = read_card(Path(config.verifier))[1] if config.verifier else None
+        if verifier != card.verifier_sha256:
+            return "the checkpoint to start from has another verifier"
         known = set(card.seen_questions)
         if seen := sum(text[:16] in known for text in data.hashes):
             return f"the checkpoint to start from was trained on {seen} of the {data.n} questions"
