@@ -200,7 +200,7 @@ def _steps(folder: Path) -> dict[str, float]:
         right=right,
         oracle_right=(torch.rand(count, generator=draw) < 0.95).float(),
         hidden=tuple(
-            np.load(folder / f"member{number}.npy", mmap_mode="r") for number in range(MEMBERS)
+            np.load(folder / f"member{number}.npy", mmap_mode="c") for number in range(MEMBERS)
         ),
         questions=tuple(str(number) for number in range(count)),
     )
