@@ -215,6 +215,7 @@ def _steps(folder: Path) -> dict[str, float]:
         def on_train_batch_end(self, *_: object) -> None:
             steps.append(time.perf_counter() - self.started)
 
+    # Fitting builds its trainer itself, and nobody but this script wants a clock in it.
     build = fit.pl.Trainer
     fit.pl.Trainer = lambda **values: build(  # type: ignore[assignment, misc]
         **{**values, "callbacks": [*values["callbacks"], Clock()]}

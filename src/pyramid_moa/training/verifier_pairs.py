@@ -64,7 +64,10 @@ def draw_pairs(
     for position in generator.permutation(np.array(positions, dtype=np.int64)):
         own = _pairs(run, int(position), models)
         right, wrong = ([pair for pair in own if pair.right is kind] for kind in (True, False))
-        both = zip(generator.permutation(len(right)), generator.permutation(len(wrong)))  # noqa: B905 - the rarer kind says how many
+        # The rarer kind says how many.
+        both = zip(
+            generator.permutation(len(right)), generator.permutation(len(wrong)), strict=False
+        )
         for number, (one, other) in enumerate(both):
             rounds.setdefault(number, []).extend((right[one], wrong[other]))
     drawn = [pair for number in sorted(rounds) for pair in rounds[number]]
