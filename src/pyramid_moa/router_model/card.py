@@ -3,12 +3,12 @@
 import hashlib
 import json
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any, NoReturn
+from typing import Any, NoReturn, get_args
 
 from pyramid_moa.errors import CheckpointError
 from pyramid_moa.router_model.features import FeatureGroup
 from pyramid_moa.router_model.network import NetworkShape
-from pyramid_moa.router_model.policy import OperatingPoint
+from pyramid_moa.router_model.policy import OperatingPoint, PolicyKind, Promise, Rule
 
 __all__ = ["CHECKPOINT_FORMAT_VERSION", "RouterCard", "RouterMember"]
 
@@ -158,7 +158,7 @@ def _card(content: dict[str, Any], source: str) -> RouterCard:
         shape = content["network"]
         content["network"] = NetworkShape(**{**shape, "hidden_sizes": tuple(shape["hidden_sizes"])})
         content["members"] = [RouterMember(**member) for member in content["members"]]
-        content["operating_points"] = [OperatingPoint(**p) for p in content["operating_points"]]
+        content["operating_points"] = [_point(p) for p in content["operating_points"]]
         card = RouterCard(**content)
         problems = _problems(card)
     except (TypeError, KeyError, AttributeError) as error:
@@ -166,6 +166,11 @@ def _card(content: dict[str, Any], source: str) -> RouterCard:
     if problems:
         raise CheckpointError(f"{source}: expected " + "; expected ".join(problems))
     return card
+
+
+def _point(content: dict[str, Any]) -> OperatingPoint:
+    promise = content.pop("promise", None)
+    return OperatingPoint(**content, promise=None if promise is None else Promise(**promise))
 
 
 def _problems(card: RouterCard) -> list[str]:
@@ -197,6 +202,10 @@ def _problems(card: RouterCard) -> list[str]:
         ),
         "thresholds as numbers": all(
             isinstance(point.threshold, int | float) for point in card.operating_points
+        ),
+        "policies and rules that there are": all(
+            point.policy in get_args(PolicyKind) and point.rule in get_args(Rule)
+            for point in card.operating_points
         ),
     }
     return [expected for expected, good in checks.items() if not good]

@@ -1,8 +1,23 @@
 """From probabilities to the next step: pure functions that evaluation and the gate share."""
 
 from dataclasses import dataclass
+from typing import Literal
 
-__all__ = ["OperatingPoint", "Scores", "escalates", "vote_point", "vote_scores"]
+__all__ = [
+    "OperatingPoint",
+    "PolicyKind",
+    "Promise",
+    "Rule",
+    "Scores",
+    "escalates",
+    "vote_point",
+    "vote_scores",
+]
+
+PolicyKind = Literal["parallel", "sequential"]
+"""Whether all members are asked at once, or one step after another."""
+Rule = Literal["failure", "gain"]
+"""What is compared with the threshold."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,12 +38,34 @@ class Scores:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Promise:
+    """What an operating point keeps to, and how sure that is.
+
+    Attributes:
+        kind: ``target_accuracy``, ``max_drop``, ``target_cost_ratio`` or ``max_usd_per_1000``.
+        value: the target, in the units of its flag.
+        confidence: with this probability, over draws of the calibration questions, the promise
+            holds for all questions of their kind.
+        questions: how many calibration questions that rests on.
+        method: how it was found.
+    """
+
+    kind: str
+    value: float
+    confidence: float
+    questions: int
+    method: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class OperatingPoint:
     """One position of the dial between quality and cost.
 
     Attributes:
         name: what it is called.
-        threshold: the oracle is asked where ``p_ensemble_fails`` is larger.
+        threshold: with the rule ``failure`` the oracle is asked where ``p_ensemble_fails`` is
+            larger. With ``gain``, and step by step, it is the accuracy that the price of one
+            oracle call has to buy.
         target: what it was chosen for, in words.
         split: the split it was chosen on; empty where nothing was chosen.
         questions: how many questions that were.
@@ -36,6 +73,12 @@ class OperatingPoint:
         escalation_rate: share of them that asked the oracle.
         cost_ratio: all-in cost over that of asking the oracle every time; None where the oracle
             costs nothing.
+        policy: whether all members are asked at once, or one step after another.
+        rule: what the threshold of the parallel policy is compared with: the probability that the
+            ensemble fails, or the accuracy that the oracle is expected to gain.
+        outvote: where members and oracle disagree, the ensemble's answer is kept if its log-odds of
+            being right are larger than the oracle's by more than this; None takes the oracle's.
+        promise: what it keeps to for questions that nobody has seen; None for no such promise.
     """
 
     name: str
@@ -46,6 +89,10 @@ class OperatingPoint:
     accuracy: float | None = None
     escalation_rate: float | None = None
     cost_ratio: float | None = None
+    policy: PolicyKind = "parallel"
+    rule: Rule = "failure"
+    outvote: float | None = None
+    promise: Promise | None = None
 
 
 def escalates(scores: Scores, threshold: float) -> bool:
