@@ -12,20 +12,17 @@ from typing import Any
 
 import numpy as np
 
+from pyramid_moa.router_model.state_values import StateValues
 from pyramid_moa.training.baselines.inner_folds import inner_folds
 from pyramid_moa.training.baselines.rule import Choices, FailureScores, FittedRule, HeldOut
 from pyramid_moa.training.baselines.rule_run import Positions, RuleRun
-from pyramid_moa.training.baselines.state_values import (
-    StateValues,
-    fit_state_values,
-    joined,
-    lambdas,
-    walk,
-)
+from pyramid_moa.training.baselines.stepwise import fit_steps, stepwise_choices
 from pyramid_moa.training.baselines.subset_votes import subset_vote
 from pyramid_moa.training.baselines.text_design import TextDesign
 from pyramid_moa.training.baselines.text_features import question_counts, question_numbers
 from pyramid_moa.training.outcomes import BoolArray, FloatArray
+from pyramid_moa.training.state_fit import lambdas
+from pyramid_moa.training.state_walk import Walk, joined_walks, walk
 
 __all__ = ["MOST_MEMBERS", "CascadeRoutingRule"]
 
@@ -79,7 +76,7 @@ class CascadeRoutingRule:
             dial=dial,
             design=design,
             values=_values(_Evidence(data, train, design), dial, penalty),
-            train=joined(
+            walked=joined_walks(
                 [(held, walk(_values(own, dial, penalty), other)) for held, own, other in folds]
             ),
         )
@@ -115,18 +112,23 @@ class _Fitted:
     dial: FloatArray
     design: TextDesign
     values: StateValues
-    train: Choices
+    walked: Walk
     fell_back: bool = False  # a regression on one class is its mean
+
+    @property
+    def train(self) -> Choices:
+        return stepwise_choices(self.walked)
 
     def decide(self, data: RuleRun, positions: Positions) -> Choices:
         evidence = _Evidence(data, positions, self.design)
-        everybody = self.values.step(evidence, (1 << data.members) - 1)
+        full = (1 << data.members) - 1
+        everybody = self.values.step(evidence.columns(full), evidence.answer(full) >= 0, full)
         failure = FailureScores(
             values=1.0 - everybody.stop,
             answer=np.full(len(positions), data.vote),
             is_probability=True,
         )
-        return walk(self.values, evidence, failure=failure)
+        return stepwise_choices(walk(self.values, evidence), failure=failure)
 
 
 def _question_design(data: RuleRun, train: Positions, directions: int, seed: int) -> TextDesign:
@@ -141,7 +143,7 @@ def _question_design(data: RuleRun, train: Positions, directions: int, seed: int
 
 def _values(own: _Evidence, dial: FloatArray, penalty: float) -> StateValues:
     data, train = own.data, own.positions
-    return fit_state_values(own, data.correct[train], data.cost[train], dial=dial, penalty=penalty)
+    return fit_steps(own, data, train, dial=dial, penalty=penalty)
 
 
 def _quality_error(own: _Evidence, other: _Evidence, penalty: float) -> float:
@@ -150,7 +152,7 @@ def _quality_error(own: _Evidence, other: _Evidence, penalty: float) -> float:
     correct = other.data.correct[other.positions]
     total = 0.0
     for subset in range(1 << other.members):
-        step = values.step(other, subset)
+        step = values.step(other.columns(subset), other.answer(subset) >= 0, subset)
         total += _squared(step.oracle, correct[:, other.data.oracle])
         if subset:
             right = np.take_along_axis(correct, other.answer(subset)[:, None], axis=1)[:, 0]

@@ -134,6 +134,8 @@ def _sources() -> list[Path]:
         "module",
         "new_features",
         "set_scores",
+        "state_fit",
+        "state_walk",
     )
     return [
         *(training.parent / "router_model").glob("*.py"),

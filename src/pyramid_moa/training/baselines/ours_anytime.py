@@ -7,21 +7,18 @@ from typing import Any
 import numpy as np
 
 from pyramid_moa.errors import ConfigError
+from pyramid_moa.router_model.set_scores import SetScores
+from pyramid_moa.router_model.state_values import StateValues
 from pyramid_moa.training.baselines.cascade_routing import MOST_MEMBERS
 from pyramid_moa.training.baselines.inner_folds import inner_folds
 from pyramid_moa.training.baselines.ours import OurRule
 from pyramid_moa.training.baselines.ours_trained import TrainedRouter
 from pyramid_moa.training.baselines.rule import Choices, FittedRule, HeldOut
 from pyramid_moa.training.baselines.rule_run import Positions, RuleRun
-from pyramid_moa.training.baselines.state_values import (
-    StateValues,
-    fit_state_values,
-    joined,
-    lambdas,
-    walk,
-)
+from pyramid_moa.training.baselines.stepwise import fit_steps, stepwise_choices
 from pyramid_moa.training.outcomes import FloatArray
-from pyramid_moa.training.set_scores import SetScores
+from pyramid_moa.training.state_fit import lambdas
+from pyramid_moa.training.state_walk import joined_walks, walk
 
 __all__ = ["AnytimeRule"]
 
@@ -80,7 +77,7 @@ class AnytimeRule:
             trained=trained,
             values=_values(evidence, data, train, steps),
             dial=np.concatenate([steps, everybody.dial]),
-            train=_side_by_side(joined(parts), everybody.train),
+            train=_side_by_side(stepwise_choices(joined_walks(parts)), everybody.train),
         )
 
 
@@ -150,7 +147,7 @@ class _Fitted:
             self.trained.sets(data, positions),
             self.trained.questions(data, positions),
         )
-        steps = walk(self.values, _Evidence(sets, questions, data))
+        steps = stepwise_choices(walk(self.values, _Evidence(sets, questions, data)))
         return _side_by_side(steps, self.everybody.decide(data, positions))
 
 
@@ -163,6 +160,4 @@ def _side_by_side(steps: Choices, everybody: Choices) -> Choices:
 
 
 def _values(evidence: _Evidence, data: RuleRun, train: Positions, dial: FloatArray) -> StateValues:
-    return fit_state_values(
-        evidence, data.correct[train], data.cost[train], dial=dial, penalty=_PENALTY, realised=True
-    )
+    return fit_steps(evidence, data, train, dial=dial, penalty=_PENALTY, realised=True)

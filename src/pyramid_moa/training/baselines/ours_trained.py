@@ -8,6 +8,7 @@ import torch
 
 from pyramid_moa.router_model.features import FeatureSpec, groups_for
 from pyramid_moa.router_model.network import RouterNetwork
+from pyramid_moa.router_model.set_scores import SetScores
 from pyramid_moa.router_model.verifier import Verifier
 from pyramid_moa.training.baselines.predicted_failure import EnsembleScores
 from pyramid_moa.training.baselines.rule_run import Positions, RuleRun
@@ -15,7 +16,7 @@ from pyramid_moa.training.config import TrainConfig
 from pyramid_moa.training.examples import Examples, gather_examples
 from pyramid_moa.training.fit import Scored, fit_network, held_out_parts, scored
 from pyramid_moa.training.outcomes import FloatArray
-from pyramid_moa.training.set_scores import SetScores, score_sets
+from pyramid_moa.training.set_scores import score_sets
 
 __all__ = ["TrainedRouter", "examples_of"]
 

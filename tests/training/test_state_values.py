@@ -7,8 +7,9 @@ import pytest
 
 from pyramid_moa.data_prep.labelled_run import read_labelled_run
 from pyramid_moa.training.baselines.rule_run import RuleRun, rule_run
-from pyramid_moa.training.baselines.state_values import fit_state_values, walk
+from pyramid_moa.training.baselines.stepwise import fit_steps
 from pyramid_moa.training.baselines.subset_votes import members_of, subset_vote
+from pyramid_moa.training.state_walk import walk
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,11 @@ def data(labelled_run):
 def values_of(data, lambdas, **how):
     evidence = Votes(data)
     dial = np.array(lambdas)
-    return fit_state_values(evidence, data.correct, data.cost, dial=dial, penalty=10.0, **how)
+    return fit_steps(evidence, data, np.arange(data.n), dial=dial, penalty=10.0, **how)
+
+
+def step_of(values, evidence, subset):
+    return values.step(evidence.columns(subset), evidence.answer(subset) >= 0, subset)
 
 
 def test_votes_of_subsets(data):
@@ -56,7 +61,7 @@ def test_votes_of_subsets(data):
 def test_qualities_are_about_the_observed_shares(data):
     values = values_of(data, [0.1])
     for subset in range(1, 8):
-        step = values.step(Votes(data), subset)
+        step = step_of(values, Votes(data), subset)
         right = data.correct[np.arange(data.n), subset_vote(data, subset).answer]
         assert step.stop.mean() == pytest.approx(right.mean(), abs=0.03)
         assert step.oracle.mean() == pytest.approx(data.correct[:, data.oracle].mean(), abs=0.03)
@@ -66,24 +71,24 @@ def test_qualities_are_about_the_observed_shares(data):
 
 def test_steps(data):
     values = values_of(data, [0.0, 200.0])
-    start = values.step(Votes(data), 0)
+    start = step_of(values, Votes(data), 0)
     assert np.isneginf(start.stop).all()  # nobody has answered
-    assert start.members == [0, 1, 2]
+    assert start.groups == [0, 1, 2]
     assert start.values.shape == (5, 2, data.n)
     # With money no object the best step is worth more than any member; else the cheapest is taken.
     assert (start.values[:, 0].max(axis=0) >= start.values[:, 1].max(axis=0)).all()
     cheapest = int(data.cost[:, :3].mean(axis=0).argmin())
     assert (start.values[:, 1].argmax(axis=0) == 2 + cheapest).all()
-    last = values.step(Votes(data), 0b111)
-    assert last.members == []
+    last = step_of(values, Votes(data), 0b111)
+    assert last.groups == []
     assert (last.values[:, 1].argmax(axis=0) == 0).all()  # the oracle is too dear
 
 
 def test_a_dearer_oracle_is_worth_less(data):
     """The unit of lambda is the price of an oracle call, so members become cheap beside it."""
     dear = replace(data, cost=data.cost * [1, 1, 1, 10], _remembered={})
-    first, second = (values_of(own, [0.5]).prices[0] for own in (data, dear))
-    assert first[-1] == second[-1] == 0.5
+    first, second = (values_of(own, [0.5]).prices for own in (data, dear))
+    assert first[-1] == second[-1] == 1.0
     assert second[:3] == pytest.approx(first[:3] / 10)
 
 
@@ -91,7 +96,7 @@ def test_what_going_on_is_worth_is_what_became_of_it(data):
     dial = [1.0, 0.3, 0.1]
     # From nothing but a constant, what is expected is what the walk then reaches.
     values = values_of(data, dial, realised=True)
-    start = values.step(Votes(data), 0)
+    start = step_of(values, Votes(data), 0)
     choices = walk(values, Votes(data))
     right = np.take_along_axis(data.correct, choices.answer.T, axis=1).T
     relative = np.append(data.cost.mean(axis=0)[:-1], data.cost[:, -1].mean())
@@ -106,8 +111,8 @@ def test_a_set_without_an_answer_is_never_stopped_with(data):
             return np.full(self.data.n, -1)
 
     evidence = Silent(data)
-    values = fit_state_values(
-        evidence, data.correct, data.cost, dial=np.array([100.0]), penalty=10.0, realised=True
+    values = fit_steps(
+        evidence, data, np.arange(data.n), dial=np.array([100.0]), penalty=10.0, realised=True
     )
     choices = walk(values, evidence)
     assert (choices.answer == data.oracle).all()
