@@ -137,6 +137,11 @@ class Decision:
         router_s: seconds in features and router.
         oracle_s: seconds in the oracle.
         degraded: the oracle was wanted and failed; the answer is the ensemble's.
+        policy: ``parallel`` or ``sequential``.
+        path: models that were asked together, in order.
+        outvoted: the oracle gave another answer, and the ensemble's was kept.
+        budget_exhausted: a budget forbade what would otherwise have been done; the answer is the
+            best so far.
     """
 
     query_id: str
@@ -159,3 +164,7 @@ class Decision:
     router_s: float
     oracle_s: float
     degraded: bool = False
+    policy: str = "parallel"
+    path: tuple[tuple[str, ...], ...] = ()
+    outvoted: bool = False
+    budget_exhausted: bool = False

@@ -9,6 +9,7 @@ import pytest
 from pyramid_moa.backends import Failure
 from pyramid_moa.errors import BackendError, CheckpointError, ConfigError
 from pyramid_moa.inference import gate as gate_module
+from pyramid_moa.inference.course import Course
 from pyramid_moa.inference.gate import Gate
 from pyramid_moa.records import Query
 from pyramid_moa.router_model.policy import OperatingPoint
@@ -368,12 +369,13 @@ def test_grading_does_not_hold_up_the_event_loop(fake_gate, monkeypatch):
 
     gate, _ = fake_gate({"a": "5", "b": "5", "oracle": "6"})
     threads = []
-    judge = Gate._judge
-    monkeypatch.setattr(
-        Gate,
-        "_judge",
-        lambda self, *given: threads.append(threading.get_ident()) or judge(self, *given),
-    )
+    receive = Course.receive
+
+    def remember(self, outcomes, *, seconds):
+        threads.append(threading.get_ident())
+        receive(self, outcomes, seconds=seconds)
+
+    monkeypatch.setattr(Course, "receive", remember)
     asyncio.run(gate.aanswer("What is 2 + 3?"))
     assert threads
     assert threading.get_ident() not in threads

@@ -17,16 +17,16 @@ from pyramid_moa.training.evaluate import evaluate
 def captured(monkeypatch):
     """Whatever the network is given, and what it makes of it."""
     rows = []
-    score = Router.score_evidence
+    read = Router.read_evidence
 
     def remember(self, evidence, members, hidden):
-        scores = score(self, evidence, members, hidden)
+        reading = read(self, evidence, members, hidden)
         parts = (evidence.answers, evidence.relations, evidence.clusters, evidence.question)
         seen = [part.tobytes() for part in parts]
-        rows.append(((seen, list(members)), [v.tobytes() for v in hidden], scores))
-        return scores
+        rows.append(((seen, list(members)), [v.tobytes() for v in hidden], reading.scores))
+        return reading
 
-    monkeypatch.setattr(Router, "score_evidence", remember)
+    monkeypatch.setattr(Router, "read_evidence", remember)
     return rows
 
 

@@ -128,6 +128,10 @@ def decision_row(query: Query, decision: Decision) -> dict[str, Any]:
         "router_s": decision.router_s,
         "oracle_s": decision.oracle_s,
         "degraded": decision.degraded,
+        "policy": decision.policy,
+        "path": [list(together) for together in decision.path],
+        "outvoted": decision.outvoted,
+        "budget_exhausted": decision.budget_exhausted,
     }
 
 

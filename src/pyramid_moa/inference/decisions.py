@@ -1,127 +1,123 @@
-"""From a judgement and, where it was asked, the oracle's answer to the decision with its reason."""
+"""From a query's way through the pyramid to the decision with its reason."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from pyramid_moa.backends import ModelSpec, generation_cost_usd, generation_flops
 from pyramid_moa.data_prep.pyramid import Pyramid
-from pyramid_moa.grading import Vote
 from pyramid_moa.records import Decision, Generation
-from pyramid_moa.router_model.policy import OperatingPoint, Scores
+from pyramid_moa.router_model.policy import OperatingPoint
+from pyramid_moa.router_model.route import Belief, Route
 
-__all__ = ["Judgement", "build_decision"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Judgement:
-    """What is known of a query once the members have spoken.
-
-    Attributes:
-        query_id: the query.
-        generations: one a member, best first.
-        vote: the plurality among their answers.
-        scores: what the rule makes of them.
-        escalated: whether the oracle is to be asked.
-        rule: ``router`` or ``vote``.
-        members_s: seconds in the members.
-        router_s: seconds in grading, features and router.
-    """
-
-    query_id: str
-    generations: tuple[Generation, ...]
-    vote: Vote
-    scores: Scores
-    escalated: bool
-    rule: str
-    members_s: float
-    router_s: float
+__all__ = ["build_decision"]
 
 
 def build_decision(
     pyramid: Pyramid,
-    judgement: Judgement,
+    query_id: str,
+    route: Route,
     point: OperatingPoint,
-    oracle: Generation | None,
+    *,
+    rule: str,
+    members_s: float,
+    router_s: float,
     oracle_s: float,
 ) -> Decision:
-    """Choose the final answer and account for it.
+    """Account for what was done.
 
     Args:
         pyramid: the models with their prices.
-        judgement: of the members' answers.
+        query_id: the query.
+        route: its way, at its end.
         point: the operating point.
-        oracle: the oracle's generation, None where it was not asked.
-        oracle_s: seconds in the oracle, where it was asked.
-
-    Returns:
-        The decision.
+        rule: ``router`` or ``vote``.
+        members_s: seconds in members and mid oracles.
+        router_s: seconds in grading, features and router.
+        oracle_s: seconds in the oracle.
     """
-    supporter = _supporter(judgement)
-    degraded = oracle is not None and oracle.error is not None
-    chosen = oracle if oracle is not None and not degraded else supporter
-    calls = (*judgement.generations, *([oracle] if oracle is not None else []))
+    belief, rows = route.belief, route.generations
+    calls = tuple(rows.values())
+    chosen = rows[route.answered_by] if route.answered_by is not None else None
+    supporter = rows[belief.supporter] if belief is not None and belief.supporter else None
+    oracle = rows.get(pyramid.oracle.name)
+    members = [row for row in calls if row.model != pyramid.oracle.name]
     return Decision(
-        query_id=judgement.query_id,
+        query_id=query_id,
         answer=chosen.answer if chosen is not None else None,
         response=chosen.response if chosen is not None else None,
         answered_by=chosen.model if chosen is not None else None,
-        escalated=judgement.escalated,
+        escalated=route.escalated,
         ensemble_answer=supporter.answer if supporter is not None else None,
-        p_ensemble_fails=judgement.scores.p_ensemble_fails,
-        p_oracle_right=judgement.scores.p_oracle_right,
+        p_ensemble_fails=1.0 if belief is None else belief.scores.p_ensemble_fails,
+        p_oracle_right=None if belief is None else belief.scores.p_oracle_right,
         threshold=point.threshold,
-        rule=judgement.rule,
-        reason=_reason(judgement, point, degraded=degraded),
+        rule=rule,
+        reason=_reason(route, point, rule),
         models_called=tuple(row.model for row in calls),
         generations=calls,
         cost_usd=sum(row.cost_usd or 0.0 for row in calls),
-        oracle_cost_usd=_oracle_cost(pyramid.oracle, judgement.generations, oracle),
+        oracle_cost_usd=_oracle_cost(pyramid.oracle, members, oracle),
         flops=_flops(pyramid, calls),
-        members_s=judgement.members_s,
-        router_s=judgement.router_s,
-        oracle_s=oracle_s if oracle is not None else 0.0,
-        degraded=degraded,
+        members_s=members_s,
+        router_s=router_s,
+        oracle_s=oracle_s,
+        degraded=route.degraded,
+        policy=point.policy,
+        path=tuple(route.path),
+        outvoted=route.outvoted,
+        budget_exhausted=route.limited,
     )
 
 
-def _supporter(judgement: Judgement) -> Generation | None:
-    """The first-listed member behind the ensemble's answer, whose text carries it."""
-    if judgement.vote.winner is None:
-        return None
-    if judgement.scores.choice is not None:
-        return judgement.generations[judgement.scores.choice]
-    return judgement.generations[judgement.vote.clusters.index(judgement.vote.winner)]
-
-
-def _behind(judgement: Judgement) -> int:
-    """How many members stand behind the ensemble's answer."""
-    clusters = judgement.vote.clusters
-    choice = judgement.scores.choice
-    winner = judgement.vote.winner if choice is None else clusters[choice]
-    return sum(cluster is not None and cluster == winner for cluster in clusters)
-
-
-def _reason(judgement: Judgement, point: OperatingPoint, *, degraded: bool) -> str:
-    members = len(judgement.generations)
-    behind = _behind(judgement)
-    if judgement.vote.winner is None:
-        seen = f"none of {members} members gave an answer"
-    elif judgement.rule == "vote":
-        seen = f"{behind} of {members} members agree"
-    else:
-        p = judgement.scores.p_ensemble_fails
-        sign = ">" if judgement.escalated else "<="
-        seen = (
-            f"p(ensemble fails) {p:.3f} {sign} {point.threshold:.3f}, "
-            f"{behind} of {members} members agree"
+def _reason(route: Route, point: OperatingPoint, rule: str) -> str:
+    belief = route.belief
+    nobody = belief is None or belief.supporter is None
+    seen = _seen(belief, point, rule, escalated=route.escalated)
+    if route.limited:
+        seen = f"{seen}, the budget has no room for more"
+    if route.degraded:
+        return (
+            f"{seen}: the oracle was asked and failed too, so there is no answer"
+            if nobody
+            else f"{seen}: the oracle was asked and failed, so the ensemble's answer is given"
         )
-    if degraded and judgement.vote.winner is None:
-        return f"{seen}: the oracle was asked and failed too, so there is no answer"
-    if degraded:
-        return f"{seen}: the oracle was asked and failed, so the ensemble's answer is given"
-    if judgement.vote.winner is None and not judgement.escalated:
-        return f"{seen}: the threshold never asks the oracle, so there is no answer"
-    return f"{seen}: " + ("the oracle is asked" if judgement.escalated else "accepted")
+    if route.outvoted:
+        return f"{seen}: the oracle was asked and outvoted"
+    if route.escalated:
+        return f"{seen}: the oracle is asked"
+    if not nobody:
+        return f"{seen}: accepted"
+    if route.limited:
+        return f"{seen}: there is no answer"
+    return f"{seen}: the threshold never asks the oracle, so there is no answer"
+
+
+def _seen(belief: Belief | None, point: OperatingPoint, rule: str, *, escalated: bool) -> str:
+    """What was known when the last step was chosen."""
+    if belief is None:
+        return "nobody was asked before" if escalated else "nobody was asked"
+    members, behind = len(belief.models), _behind(belief)
+    if belief.supporter is None:
+        return f"none of {members} members gave an answer"
+    agree = f"{behind} of {members} members agree"
+    if rule == "vote":
+        return agree
+    fails, oracle = belief.scores.p_ensemble_fails, belief.scores.p_oracle_right
+    if point.policy == "parallel" and point.rule == "failure":
+        sign = ">" if escalated else "<="
+        return f"p(ensemble fails) {fails:.3f} {sign} {point.threshold:.3f}, {agree}"
+    return (
+        f"p(ensemble fails) {fails:.3f}, p(oracle right) {oracle:.3f}, an oracle call has to gain "
+        f"{point.threshold:.3f}, {agree}"
+    )
+
+
+def _behind(belief: Belief) -> int:
+    """How many stand behind the ensemble's answer."""
+    clusters, supporter = belief.vote.clusters, belief.supporter
+    if supporter is None:
+        return 0
+    winner = clusters[belief.models.index(supporter)]
+    return sum(cluster is not None and cluster == winner for cluster in clusters)
 
 
 def _oracle_cost(

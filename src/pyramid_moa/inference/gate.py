@@ -20,25 +20,21 @@ from pyramid_moa.backends import (
     RecordedBackend,
     open_backend,
 )
-from pyramid_moa.data_prep.graded import graded_generation
 from pyramid_moa.data_prep.labelled_run import read_labelled_run
 from pyramid_moa.data_prep.prompts import PromptTemplate
 from pyramid_moa.data_prep.pyramid import Pyramid, load_pyramid
-from pyramid_moa.grading import Vote, load_grader, vote
-from pyramid_moa.inference.decisions import Judgement, build_decision
+from pyramid_moa.grading import load_grader
+from pyramid_moa.inference.budget import Budget
+from pyramid_moa.inference.course import Course, Rules
 from pyramid_moa.inference.requirements import (
     check_options,
+    check_point,
     check_pyramid,
     check_requirements,
     needed_hidden_states,
 )
 from pyramid_moa.records import Decision, Generation, Query
-from pyramid_moa.router_model.policy import (
-    OperatingPoint,
-    escalates,
-    vote_point,
-    vote_scores,
-)
+from pyramid_moa.router_model.policy import OperatingPoint, PolicyKind, vote_point
 from pyramid_moa.router_model.router import Router
 
 __all__ = ["Gate"]
@@ -86,11 +82,13 @@ class Gate:
         """
         if router is not None:
             check_requirements(router.card, pyramid, backends)
+        point = point or (router.card.operating_point() if router else vote_point())
+        check_point(point, router, pyramid)
         self._pyramid = pyramid
         self._backends = dict(backends)
-        self._router = router
-        self._grader = load_grader(pyramid.grader)
-        self.point = point or (router.card.operating_point() if router else vote_point())
+        self._rules = Rules(
+            pyramid=pyramid, router=router, point=point, grader=load_grader(pyramid.grader)
+        )
 
     @classmethod
     def from_config(
@@ -100,6 +98,7 @@ class Gate:
         router: str | Path | None = None,
         operating_point: str | None = None,
         threshold: float | None = None,
+        policy: PolicyKind | None = None,
     ) -> "Gate":
         """Load everything from files.
 
@@ -107,23 +106,33 @@ class Gate:
             pyramid: YAML file of the pyramid, or ``embedded``.
             router: checkpoint folder; None for the vote rule.
             operating_point: name of a point of the checkpoint; its first where left out.
-            threshold: ask the oracle where p(ensemble fails) is larger, instead of a point.
+            threshold: instead of a point: ask the oracle where p(ensemble fails) is larger; with
+                the sequential policy, what the price of an oracle call has to buy.
+            policy: ask members one after another, or all at once; without it as the point says,
+                with it and no point the first one of that policy.
 
         Raises:
             ConfigError: the YAML file is wrong, or the options do not go together.
             CheckpointError: the checkpoint is damaged or does not fit.
             BackendError: a model can't be loaded or reached.
         """
-        check_options(router, operating_point, threshold)
+        check_options(router, operating_point, threshold, policy)
         config = load_pyramid(pyramid)
         loaded = None
         if router is not None:
             loaded = Router.load(router, own_grader=config.grader)
             grader = load_grader(config.grader).name
             loaded = loaded.graded_by(grader, config.member_names) or loaded
-        point = loaded.card.operating_point(operating_point) if loaded is not None else None
+        point = None
         if threshold is not None:
-            point = OperatingPoint(name="given", threshold=threshold, target="given by the caller")
+            point = OperatingPoint(
+                name="given",
+                threshold=threshold,
+                target="given by the caller",
+                policy=policy or "parallel",
+            )
+        elif loaded is not None:
+            point = loaded.card.operating_point(operating_point, policy=policy)
         hidden = None
         if loaded is not None:
             # Before models are loaded, which takes minutes, what their entries tell.
@@ -146,6 +155,7 @@ class Gate:
         *,
         router: str | Path | None = None,
         operating_point: str | None = None,
+        policy: PolicyKind | None = None,
         own_grader: str | None = None,
     ) -> "Gate":
         """Replay a run folder: every model answers what it answered then.
@@ -154,6 +164,7 @@ class Gate:
             run: the run folder; its questions are the ones that can be asked.
             router: checkpoint folder; None for the vote rule.
             operating_point: as in ``from_config``.
+            policy: likewise.
             own_grader: the caller's own ``module:function``, where the run was graded by it.
 
         Raises:
@@ -161,7 +172,7 @@ class Gate:
             CheckpointError: the checkpoint is damaged or does not fit.
             ConfigError: an operating point without a router.
         """
-        check_options(router, operating_point, None)
+        check_options(router, operating_point, None, policy)
         data = read_labelled_run(Path(run), own_grader=own_grader)
         manifest = data.manifest
         template = PromptTemplate(chat=False)
@@ -198,30 +209,49 @@ class Gate:
             pyramid,
             {name: RecordedBackend(name, own) for name, own in rows.items()},
             router=loaded,
-            point=loaded.card.operating_point(operating_point) if loaded is not None else None,
+            point=loaded.card.operating_point(operating_point, policy=policy)
+            if loaded is not None
+            else None,
         )
 
     @property
     def identity(self) -> str:
         """All that decides the answers, as one text: pyramid, router and threshold."""
-        weights = self._router.weights_identity if self._router else "vote"
+        router, point = self._rules.router, self._rules.point
+        weights = router.weights_identity if router else "vote"
         pyramid = json.dumps(self._pyramid.identity(), sort_keys=True)
-        return f"{pyramid}\n{weights}\n{self.point.threshold!r}"
+        how = (point.policy, point.rule, point.outvote)
+        # As it was written before there were policies, where there is none to speak of.
+        way = "" if how == ("parallel", "failure", None) else f"\n{how}"
+        return f"{pyramid}\n{weights}\n{point.threshold!r}{way}"
+
+    @property
+    def point(self) -> OperatingPoint:
+        """Where on the dial this gate stands."""
+        return self._rules.point
+
+    @property
+    def rules(self) -> Rules:
+        """What every query's course goes by."""
+        return self._rules
 
     @property
     def price_note(self) -> str:
         """What must be said wherever a cost of this pyramid is shown."""
         return self._pyramid.price_note
 
-    def answer(self, question: str) -> Decision:
+    def answer(self, question: str, *, budget: Budget | None = None) -> Decision:
         """Answer one question; see ``answer_many``."""
-        return self.answer_many([Query(query_id="0", question=question)])[0]
+        return self.answer_many([Query(query_id="0", question=question)], budget=budget)[0]
 
-    async def aanswer(self, question: str) -> Decision:
+    async def aanswer(self, question: str, *, budget: Budget | None = None) -> Decision:
         """Answer one question without blocking the event loop."""
-        return (await self.aanswer_many([Query(query_id="0", question=question)]))[0]
+        query = Query(query_id="0", question=question)
+        return (await self.aanswer_many([query], budget=budget))[0]
 
-    def answer_many(self, queries: Sequence[Query]) -> list[Decision]:
+    def answer_many(
+        self, queries: Sequence[Query], *, budget: Budget | None = None
+    ) -> list[Decision]:
         """Answer queries, each model's in one batch.
 
         A model that fails on a query counts as one without an answer. Where the oracle
@@ -229,15 +259,20 @@ class Gate:
 
         Args:
             queries: what to ask; gold answers are not looked at.
+            budget: limits of each query. Where they run out the best answer so far is given, and
+                marked ``budget_exhausted``.
 
         Returns:
             One decision a query, in order.
 
         Raises:
             BackendError: a model can't answer anything any more.
+            ConfigError: the budget limits the time, and that of a model is not known.
         """
-        program = self._program(queries)
-        calls = next(program)
+        program = self._program(queries, budget)
+        calls, decisions = _advance(program, None)
+        if decisions is not None:
+            return decisions
         with ThreadPoolExecutor(max_workers=len(self._backends)) as pool:
             while True:
                 # Models in this process take turns; servers work at the same time.
@@ -254,10 +289,14 @@ class Gate:
                 if decisions is not None:
                     return decisions
 
-    async def aanswer_many(self, queries: Sequence[Query]) -> list[Decision]:
+    async def aanswer_many(
+        self, queries: Sequence[Query], *, budget: Budget | None = None
+    ) -> list[Decision]:
         """Do the same without blocking the event loop."""
-        program = self._program(queries)
-        calls = next(program)
+        program = self._program(queries, budget)
+        calls, decisions = await asyncio.to_thread(_advance, program, None)
+        if decisions is not None:
+            return decisions
         while True:
             waiting = {
                 call.model: asyncio.ensure_future(self._agenerate(call))
@@ -296,68 +335,32 @@ class Gate:
         """Close every backend."""
         self.close()
 
-    def _program(self, queries: Sequence[Query]) -> _Program:
-        """Members, judgement, oracle where wanted, decisions."""
+    def _program(self, queries: Sequence[Query], budget: Budget | None) -> _Program:
+        """Every query's next step, each model's in one batch, until all decisions stand."""
         prompts = [self._pyramid.prompt.render(query.question) for query in queries]
-        started = time.perf_counter()
-        answers = yield [_Call(model=name, prompts=prompts) for name in self._pyramid.member_names]
-        members_s = (time.perf_counter() - started) / max(len(queries), 1)
-        judgements = [
-            self._judge(query, [outcomes[index] for outcomes in answers], members_s)
-            for index, query in enumerate(queries)
-        ]
-        asked = [index for index, judgement in enumerate(judgements) if judgement.escalated]
-        oracle: dict[int, Generation] = {}
-        oracle_s = 0.0
-        if asked:
+        courses = [Course(self._rules, query, budget=budget) for query in queries]
+        while True:
+            asked: dict[str, list[int]] = {}
+            for index, course in enumerate(courses):
+                for name in course.wanted:
+                    asked.setdefault(name, []).append(index)
+            if not asked:
+                return [course.decision for course in courses]
+            # Models with the earliest steps first: the order of the pyramid.
+            names = [spec.name for spec in self._pyramid.models if spec.name in asked]
             started = time.perf_counter()
-            name = self._pyramid.oracle.name
-            (outcomes,) = yield [_Call(model=name, prompts=[prompts[index] for index in asked])]
-            oracle_s = (time.perf_counter() - started) / len(asked)
-            oracle = {
-                index: self._graded(queries[index], self._pyramid.oracle, outcome)
-                for index, outcome in zip(asked, outcomes, strict=True)
-            }
-        return [
-            build_decision(self._pyramid, judgement, self.point, oracle.get(index), oracle_s)
-            for index, judgement in enumerate(judgements)
-        ]
-
-    def _judge(
-        self, query: Query, outcomes: Sequence[Completion | Failure], members_s: float
-    ) -> Judgement:
-        """Score the members' answers to one query and decide on the oracle."""
-        started = time.perf_counter()
-        generations = {
-            spec.name: self._graded(query, spec, outcome)
-            for spec, outcome in zip(self._pyramid.members, outcomes, strict=True)
-        }
-        result: Vote
-        if self._router is None:
-            result = vote([row.answer for row in generations.values()], self._grader.equal)
-            scores = vote_scores(result.share)
-        else:
-            evidence = self._router.evidence(query.question, generations)
-            result = evidence.vote
-            scores = self._router.score_evidence(
-                evidence, list(generations), self._router.hidden_states(generations)
-            )
-        return Judgement(
-            query_id=query.query_id,
-            generations=tuple(generations.values()),
-            vote=result,
-            scores=scores,
-            escalated=escalates(scores, self.point.threshold),
-            rule="vote" if self._router is None else "router",
-            members_s=members_s,
-            router_s=time.perf_counter() - started,
-        )
-
-    def _graded(self, query: Query, spec: ModelSpec, outcome: Completion | Failure) -> Generation:
-        # Gold is for evaluation; a gate that saw it could not be trusted.
-        return graded_generation(
-            Query(query_id=query.query_id, question=query.question), spec, outcome, self._grader
-        )
+            answers = yield [
+                _Call(model=name, prompts=[prompts[index] for index in asked[name]])
+                for name in names
+            ]
+            waiting = {index for indices in asked.values() for index in indices}
+            seconds = (time.perf_counter() - started) / len(waiting)
+            received: dict[int, dict[str, Completion | Failure]] = {index: {} for index in waiting}
+            for name, outcomes in zip(names, answers, strict=True):
+                for index, outcome in zip(asked[name], outcomes, strict=True):
+                    received[index][name] = outcome
+            for index, outcomes_of in received.items():
+                courses[index].receive(outcomes_of, seconds=seconds)
 
     def _generate(self, call: _Call) -> Outcomes:
         return self._backends[call.model].generate(call.prompts, self._pyramid.sampling)
@@ -377,10 +380,10 @@ def _close_all(backends: Mapping[str, Backend]) -> None:
 
 
 def _advance(
-    program: _Program, outcomes: list[Outcomes]
+    program: _Program, outcomes: list[Outcomes] | None
 ) -> tuple[list[_Call], list[Decision] | None]:
     """Hand a program what it asked for: what it wants next, or its decisions."""
     try:
-        return program.send(outcomes), None
+        return (next(program) if outcomes is None else program.send(outcomes)), None
     except StopIteration as stop:
         return [], list(stop.value)

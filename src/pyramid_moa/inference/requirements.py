@@ -17,8 +17,16 @@ from pyramid_moa.data_prep.pyramid import Pyramid
 from pyramid_moa.errors import CheckpointError, ConfigError
 from pyramid_moa.grading import load_grader
 from pyramid_moa.router_model.card import RouterCard
+from pyramid_moa.router_model.policy import OperatingPoint, PolicyKind
+from pyramid_moa.router_model.router import Router
 
-__all__ = ["check_options", "check_pyramid", "check_requirements", "needed_hidden_states"]
+__all__ = [
+    "check_options",
+    "check_point",
+    "check_pyramid",
+    "check_requirements",
+    "needed_hidden_states",
+]
 
 
 def needed_hidden_states(card: RouterCard) -> HiddenStates | None:
@@ -120,15 +128,50 @@ def _refuse(problems: list[str]) -> None:
         )
 
 
+def check_point(point: OperatingPoint, router: Router | None, pyramid: Pyramid) -> None:
+    """Make sure that an operating point can be followed.
+
+    Raises:
+        CheckpointError: it goes step by step, and the router does not know what steps are worth,
+            or those of other members; or it weighs the oracle's answer, and nobody judges that.
+    """
+    if router is None:
+        if point.policy != "parallel" or point.rule != "failure":
+            raise CheckpointError(
+                f"operating point {point.name!r}: expected a router, found none; train one"
+            )
+        return
+    if point.policy == "parallel":
+        return
+    if router.steps is None:
+        raise CheckpointError(
+            f"operating point {point.name!r}: expected a router that knows what steps are worth, "
+            "found one that only asks all members at once; train again"
+        )
+    own, theirs = set(router.steps.members), {n for tier in pyramid.tiers[:-1] for n in tier}
+    if own != theirs:
+        raise CheckpointError(
+            f"operating point {point.name!r}: the router knows what steps to {', '.join(own)} are "
+            f"worth; the pyramid has {', '.join(theirs)}; train a router on a run of this pyramid"
+        )
+
+
 def check_options(
-    router: str | Path | None, operating_point: str | None, threshold: float | None
+    router: str | Path | None,
+    operating_point: str | None,
+    threshold: float | None,
+    policy: PolicyKind | None = None,
 ) -> None:
     """Refuse options of a gate that do not go together.
 
     Raises:
-        ConfigError: an operating point without a router, or beside a threshold; a threshold that
-            is no number.
+        ConfigError: an operating point or the sequential policy without a router, or a point
+            beside a threshold; a threshold that is no number; no such policy.
     """
+    if policy not in (None, *get_args(PolicyKind)):
+        raise ConfigError(f"policy: expected parallel or sequential, found {policy!r}")
+    if policy == "sequential" and router is None:
+        raise ConfigError("policy sequential: expected a router that knows its steps, found none")
     if operating_point is not None and router is None:
         raise ConfigError(
             f"operating point {operating_point!r}: expected a router that has it, found none"

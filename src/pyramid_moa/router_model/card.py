@@ -10,12 +10,14 @@ from pyramid_moa.router_model.features import FeatureGroup
 from pyramid_moa.router_model.network import NetworkShape
 from pyramid_moa.router_model.policy import OperatingPoint, PolicyKind, Promise, Rule
 
-__all__ = ["CHECKPOINT_FORMAT_VERSION", "RouterCard", "RouterMember"]
+__all__ = ["CHECKPOINT_FORMAT_VERSION", "RouterCard", "RouterMember", "TypicalCall"]
 
 CHECKPOINT_FORMAT_VERSION = 2
 _FORMAT = "pyramid-moa router"
 _SELF_HASH = "self_sha256"
 _VERIFIER_HASH = "verifier_sha256"
+# Keys that earlier versions of this format did not have.
+_LATER = {_VERIFIER_HASH, "typical_calls"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +33,19 @@ class RouterMember:
     name: str
     hidden_size: int | None
     logprobs: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class TypicalCall:
+    """What one answer of a model takes, in the mean over the questions of training.
+
+    Attributes:
+        cost_usd: its price.
+        latency_s: seconds; None where they were not measured.
+    """
+
+    cost_usd: float
+    latency_s: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +74,7 @@ class RouterCard:
         weights_sha256: of router.safetensors.
         verifier_sha256: of verifier/verifier.json, which has those of the verifier's other files;
             None where the router reads no verifier, and then not in the file either.
+        typical_calls: by model, what an answer takes.
         format_version: of the checkpoint.
     """
 
@@ -79,6 +95,7 @@ class RouterCard:
     seen_questions: list[str] = field(default_factory=list)
     weights_sha256: str = ""
     verifier_sha256: str | None = None
+    typical_calls: dict[str, TypicalCall] = field(default_factory=dict)
     format_version: int = CHECKPOINT_FORMAT_VERSION
 
     @property
@@ -91,17 +108,34 @@ class RouterCard:
         """Whether any member's backend must give token log-probabilities."""
         return any(member.logprobs for member in self.members)
 
-    def operating_point(self, name: str | None = None) -> OperatingPoint:
+    def operating_point(
+        self, name: str | None = None, *, policy: PolicyKind | None = None
+    ) -> OperatingPoint:
         """The operating point of that name, or the first.
 
+        Args:
+            name: of the point.
+            policy: that it has to have; any where it is left out.
+
         Raises:
-            CheckpointError: there is none of that name.
+            CheckpointError: there is none of that name, or none of that policy.
         """
+        of_policy = [point for point in self.operating_points if policy in (None, point.policy)]
+        if name is None and of_policy:
+            return of_policy[0]
         if name is None:
-            return self.operating_points[0]
+            raise CheckpointError(
+                f"expected an operating point of the {policy} policy, found "
+                f"{', '.join(point.name for point in self.operating_points)}; train again, or "
+                "leave the policy out"
+            )
         for point in self.operating_points:
-            if point.name == name:
+            if point.name == name and point in of_policy:
                 return point
+            if point.name == name:
+                raise CheckpointError(
+                    f"operating point {name!r}: its policy is {point.policy}, expected {policy}"
+                )
         known = ", ".join(point.name for point in self.operating_points)
         raise CheckpointError(f"no operating point {name!r} in this checkpoint; it has {known}")
 
@@ -149,9 +183,9 @@ class RouterCard:
 
 def _card(content: dict[str, Any], source: str) -> RouterCard:
     expected = {item.name for item in fields(RouterCard)}
-    if set(content) | {_VERIFIER_HASH} != expected:
+    if set(content) | _LATER != expected:
         raise CheckpointError(
-            f"{source}: missing keys {sorted(expected - set(content) - {_VERIFIER_HASH})}, "
+            f"{source}: missing keys {sorted(expected - set(content) - _LATER)}, "
             f"unknown keys {sorted(set(content) - expected)}"
         )
     try:
@@ -159,7 +193,10 @@ def _card(content: dict[str, Any], source: str) -> RouterCard:
         content["network"] = NetworkShape(**{**shape, "hidden_sizes": tuple(shape["hidden_sizes"])})
         content["members"] = [RouterMember(**member) for member in content["members"]]
         content["operating_points"] = [_point(p) for p in content["operating_points"]]
-        card = RouterCard(**content)
+        calls = content.pop("typical_calls", {})
+        card = RouterCard(
+            **content, typical_calls={name: TypicalCall(**call) for name, call in calls.items()}
+        )
         problems = _problems(card)
     except (TypeError, KeyError, AttributeError) as error:
         raise CheckpointError(f"{source}: damaged: {type(error).__name__}: {error}") from error
@@ -183,6 +220,9 @@ def _problems(card: RouterCard) -> list[str]:
     read = [size for size in sizes if size is not None]
     texts = [card.oracle, card.grader, card.reference, *card.member_names, *card.feature_names]
     texts += [point.name for point in card.operating_points]
+    calls = card.typical_calls.values()
+    amounts: list[Any] = [call.cost_usd for call in calls]
+    amounts += [call.latency_s for call in calls if call.latency_s is not None]
     checks = {
         "members and an operating point, found none": bool(card.members and card.operating_points),
         "names as text": all(isinstance(text, str) for text in texts),
@@ -202,6 +242,9 @@ def _problems(card: RouterCard) -> list[str]:
         ),
         "thresholds as numbers": all(
             isinstance(point.threshold, int | float) for point in card.operating_points
+        ),
+        "what calls take as numbers from 0": all(
+            isinstance(amount, int | float) and amount >= 0 for amount in amounts
         ),
         "policies and rules that there are": all(
             point.policy in get_args(PolicyKind) and point.rule in get_args(Rule)

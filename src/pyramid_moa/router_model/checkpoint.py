@@ -19,12 +19,15 @@ from pyramid_moa.atomic_files import write_text_atomically
 from pyramid_moa.errors import CheckpointError
 from pyramid_moa.router_model.card import RouterCard
 from pyramid_moa.router_model.network import RouterNetwork
+from pyramid_moa.router_model.step_policy import StepPolicy
 from pyramid_moa.router_model.verifier_files import CARD as VERIFIER_CARD
 from pyramid_moa.router_model.verifier_files import copy_verifier
 
 __all__ = ["CheckpointFiles", "check_checkpoint_folder", "read_checkpoint", "write_checkpoint"]
 
 # A router of many 8192-wide members is a few tens of megabytes.
+# Before the names of what further steps are worth.
+_STEPS = "steps/"
 _LARGEST = {"router.json": 256 << 20, "router.safetensors": 4 << 30}
 
 
@@ -55,7 +58,12 @@ class CheckpointFiles:
 
 
 def write_checkpoint(
-    folder: Path, card: RouterCard, network: RouterNetwork, *, verifier: Path | None = None
+    folder: Path,
+    card: RouterCard,
+    network: RouterNetwork,
+    *,
+    verifier: Path | None = None,
+    steps: StepPolicy | None = None,
 ) -> RouterCard:
     """Write a checkpoint aside, then rename it.
 
@@ -66,6 +74,7 @@ def write_checkpoint(
         card: what to say of it; the hash of the weights is filled in.
         network: the weights.
         verifier: folder of the verifier to copy, where the card names one.
+        steps: what further steps are worth, beside the weights in their file.
 
     Returns:
         The card as written.
@@ -76,7 +85,11 @@ def write_checkpoint(
     folder = folder.resolve()  # a link to a checkpoint stays a link
     check_checkpoint_folder(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    weights = save({name: value.contiguous() for name, value in network.state_dict().items()})
+    tensors = {name: value.contiguous() for name, value in network.state_dict().items()}
+    if steps is not None:
+        own = steps.tensors().items()
+        tensors |= {f"{_STEPS}{name}": torch.from_numpy(value) for name, value in own}
+    weights = save(tensors)
     card = replace(card, weights_sha256=hashlib.sha256(weights).hexdigest())
     files = CheckpointFiles(folder)
     if files.card.is_file() and _same(files.weights, weights) and _has(files, card):
@@ -115,14 +128,15 @@ def check_checkpoint_folder(folder: Path) -> None:
         )
 
 
-def read_checkpoint(folder: Path) -> tuple[RouterCard, RouterNetwork]:
+def read_checkpoint(folder: Path) -> tuple[RouterCard, RouterNetwork, StepPolicy | None]:
     """Read a checkpoint and check all of it.
 
     Args:
         folder: the checkpoint.
 
     Returns:
-        The card, and the network ready to score.
+        The card, the network ready to score, and what further steps are worth, where the
+        checkpoint says so.
 
     Raises:
         CheckpointError: a file is missing, damaged, of another format or version, or no
@@ -148,14 +162,27 @@ def read_checkpoint(folder: Path) -> tuple[RouterCard, RouterNetwork]:
             f"{files.weights}: damaged or not this checkpoint's: its SHA-256 is not the one in "
             "router.json; take another copy, or train again"
         )
-    return card, _network(card, weights, files.weights)
-
-
-def _network(card: RouterCard, weights: bytes, path: Path) -> RouterNetwork:
     try:
         tensors = load(weights)
     except SafetensorError as error:
-        raise CheckpointError(f"{path}: expected safetensors, found something else") from error
+        raise CheckpointError(
+            f"{files.weights}: expected safetensors, found something else"
+        ) from error
+    steps = {
+        name.removeprefix(_STEPS): tensors.pop(name).numpy()
+        for name in list(tensors)
+        if name.startswith(_STEPS)
+    }
+    network = _network(card, tensors, files.weights)
+    if not steps:
+        return card, network, None
+    policy = StepPolicy.from_tensors(
+        steps, members=card.member_names, oracle=card.oracle, source=str(files.weights)
+    )
+    return card, network, policy
+
+
+def _network(card: RouterCard, tensors: dict[str, torch.Tensor], path: Path) -> RouterNetwork:
     # A shape alone takes no memory: the card is believed once the weights bear it out.
     try:
         with torch.device("meta"):

@@ -413,11 +413,18 @@ class RouterNetwork(nn.Module):
 
         The answer of the highest probability is the ensemble's.
         """
+        raw, right = self.said(inputs)
+        return self.calibrated(raw), right[:, 1:]
+
+    def said(self, inputs: NetworkInputs) -> tuple[Tensor, Tensor]:
+        """Uncalibrated log-odds [B, heads]; probabilities of nobody and every answer [B, 1 + M]."""
         logits = self.logits(inputs)
-        right = softmax(logits.candidates, dim=-1).mean(0)  # [B, 1 + M]
-        raw = head_logits(right, logits.oracle, inputs.clusters)
-        calibrated = torch.sigmoid(raw * self.calibration[:, 0] + self.calibration[:, 1])
-        return calibrated, right[:, 1:]
+        right = softmax(logits.candidates, dim=-1).mean(0)
+        return head_logits(right, logits.oracle, inputs.clusters), right
+
+    def calibrated(self, raw: Tensor) -> Tensor:
+        """Probabilities from log-odds, both [B, heads]."""
+        return torch.sigmoid(raw * self.calibration[:, 0] + self.calibration[:, 1])
 
 
 def head_logits(right: Tensor, oracle: Tensor, clusters: Tensor) -> Tensor:

@@ -1,5 +1,6 @@
 """From probabilities to the next step: pure functions that evaluation and the gate share."""
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -10,6 +11,7 @@ __all__ = [
     "Rule",
     "Scores",
     "escalates",
+    "outvotes",
     "vote_point",
     "vote_scores",
 ]
@@ -100,6 +102,19 @@ def escalates(scores: Scores, threshold: float) -> bool:
     return not scores.p_ensemble_fails <= threshold
 
 
+def outvotes(scores: Scores, margin: float) -> bool:
+    """Whether the ensemble's answer is kept against an oracle that gave another one.
+
+    Args:
+        scores: of the members' answers.
+        margin: by how much its log-odds of being right have to be larger than the oracle's.
+    """
+    if scores.p_oracle_right is None:
+        return False
+    own, oracle = 1.0 - scores.p_ensemble_fails, scores.p_oracle_right
+    return _log_odds(own) - _log_odds(oracle) > margin
+
+
 def vote_scores(share: float) -> Scores:
     """The vote rule's belief: the share of members that do not stand behind the answer."""
     return Scores(p_ensemble_fails=1.0 - share, p_oracle_right=None)
@@ -115,3 +130,8 @@ def vote_point(theta: float = 1.0) -> OperatingPoint:
     return OperatingPoint(
         name="vote", threshold=1.0 - theta + 1e-9, target=f"vote share of at least {theta:g}"
     )
+
+
+def _log_odds(p: float) -> float:
+    p = min(max(p, 1e-6), 1.0 - 1e-6)
+    return math.log(p / (1.0 - p))

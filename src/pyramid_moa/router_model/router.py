@@ -1,7 +1,7 @@
 """The router: the members' answers to one question in, calibrated probabilities out."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from pyramid_moa.errors import CheckpointError
-from pyramid_moa.grading import Grader, load_stored_grader
+from pyramid_moa.grading import Grader, Vote, load_stored_grader
 from pyramid_moa.records import Generation
 from pyramid_moa.router_model.card import RouterCard
 from pyramid_moa.router_model.checkpoint import (
@@ -27,9 +27,28 @@ from pyramid_moa.router_model.network import (
 )
 from pyramid_moa.router_model.policy import Scores
 from pyramid_moa.router_model.pretrained import checkpoint_folder, is_pretrained
+from pyramid_moa.router_model.question_signs import question_signs
+from pyramid_moa.router_model.set_scores import SetScores
+from pyramid_moa.router_model.step_policy import StepPolicy
 from pyramid_moa.router_model.verifier import Verifier
 
-__all__ = ["Router"]
+__all__ = ["Reading", "Router"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """What a router makes of the members' answers to one question.
+
+    Attributes:
+        vote: the plurality among them.
+        scores: calibrated.
+        of_set: the same as the networks say it, which the worth of further steps is read from; of
+            one query.
+    """
+
+    vote: Vote
+    scores: Scores
+    of_set: SetScores
 
 
 class Router:
@@ -41,6 +60,7 @@ class Router:
         network: RouterNetwork,
         *,
         verifier: Verifier | None = None,
+        steps: StepPolicy | None = None,
         own_grader: str | None = None,
     ) -> None:
         """Put card and network together.
@@ -49,6 +69,8 @@ class Router:
             card: what the checkpoint says of itself.
             network: its weights.
             verifier: reads the answers, where the router reads what a verifier says.
+            steps: what each further step is worth; None for a router that only knows to ask all
+                members at once.
             own_grader: the caller's own ``module:function``, without which a router that names
                 one can be read and exported, but not asked.
 
@@ -60,6 +82,7 @@ class Router:
             raise CheckpointError("the verifier is not the one that the router was trained with")
         self.card = card
         self.verifier = verifier
+        self.steps = steps
         self.network = network.eval()
         self._own_grader = own_grader
         self.features = FeatureSpec(groups=tuple(card.feature_groups))
@@ -94,11 +117,11 @@ class Router:
             CheckpointError: it is missing, damaged, or of another version.
         """
         files = CheckpointFiles(checkpoint_folder(folder))
-        card, network = read_checkpoint(files.folder)
+        card, network, steps = read_checkpoint(files.folder)
         verifier = None
         if card.verifier_sha256 is not None:
             verifier = Verifier.load(files.verifier, sha256=card.verifier_sha256)
-        return cls(card, network, verifier=verifier, own_grader=own_grader)
+        return cls(card, network, verifier=verifier, steps=steps, own_grader=own_grader)
 
     def graded_by(self, grader: str, members: Sequence[str]) -> "Router | None":
         """The same router where another grader compares the answers.
@@ -121,8 +144,13 @@ class Router:
         known = set(members) & set(self.card.member_names)
         if known or not fits:
             return None
-        card = replace(self.card, grader=grader)
-        return Router(card, self.network, verifier=self.verifier, own_grader=self._own_grader)
+        return Router(
+            replace(self.card, grader=grader),
+            self.network,
+            verifier=self.verifier,
+            steps=self.steps,
+            own_grader=self._own_grader,
+        )
 
     def save(self, folder: str | Path) -> None:
         """Write a checkpoint folder; see ``write_checkpoint``.
@@ -136,7 +164,9 @@ class Router:
                 f"your own: pyramid-moa export --router {folder} --out DIR makes one"
             )
         source = self.verifier.folder if self.verifier is not None else None
-        self.card = write_checkpoint(Path(folder), self.card, self.network, verifier=source)
+        self.card = write_checkpoint(
+            Path(folder), self.card, self.network, verifier=source, steps=self.steps
+        )
 
     def evidence(self, question: str, generations: Mapping[str, Generation | None]) -> Evidence:
         """Features and vote of one question.
@@ -182,15 +212,32 @@ class Router:
         """
         # Where nobody is named, nobody was asked: the network wants at least one place.
         generations = generations or dict.fromkeys(self.card.member_names)
-        return self.score_evidence(
+        return self.read(question, generations).scores
+
+    def read(self, question: str, generations: Mapping[str, Generation | None]) -> Reading:
+        """Score the answers, and say what the worth of further steps is read from.
+
+        Args:
+            question: its text.
+            generations: as in ``score``, of one member at least.
+        """
+        return self.read_evidence(
             self.evidence(question, generations),
             list(generations),
             self.hidden_states(generations),
         )
 
-    def score_evidence(
+    def question_columns(self, question: str) -> NDArray[np.float64]:
+        """What the first step is chosen by, before anybody has answered: [1, Q]."""
+        signs = question_signs(question) if self.features.question_names else []
+        with torch.inference_mode():
+            standard = self.network.standard_question(torch.tensor([signs], dtype=torch.float32))
+        columns: NDArray[np.float64] = standard.double().numpy()
+        return columns
+
+    def read_evidence(
         self, evidence: Evidence, members: Sequence[str], hidden: Sequence[NDArray[np.float16]]
-    ) -> Scores:
+    ) -> Reading:
         """Score evidence that is already gathered.
 
         Every query is scored by itself, in batches of one, in evaluation and live alike: a
@@ -217,15 +264,25 @@ class Router:
                 if hidden
                 else reduced,
             )
-            probabilities, right = self.network.probabilities(inputs)
-            fails, vote_fails, oracle = probabilities[0].tolist()
+            raw, right = self.network.said(inputs)
+            fails, vote_fails, oracle = self.network.calibrated(raw)[0].tolist()
+            choice = int(chosen_places(right[:, 1:], inputs.clusters))
+            best = right[0, 1:].double().topk(min(2, len(members))).values.tolist()
         nobody = evidence.vote.winner is None
-        return Scores(
+        scores = Scores(
             p_ensemble_fails=1.0 if nobody else fails,
             p_oracle_right=oracle,
             p_vote_fails=1.0 if nobody else vote_fails,
-            choice=None if nobody else int(chosen_places(right, inputs.clusters)),
+            choice=None if nobody else choice,
         )
+        of_set = SetScores(
+            right=np.array(best[:1]),
+            runner_up=np.array(best[1:] or [0.0]),
+            nobody=right[:, 0].double().numpy(),
+            oracle=torch.sigmoid(raw[:, 2]).double().numpy(),
+            choice=np.array([-1 if nobody else choice]),
+        )
+        return Reading(vote=evidence.vote, scores=scores, of_set=of_set)
 
     def _vector(self, member: str, size: int, generation: Generation | None) -> NDArray[np.float16]:
         states = (generation.hidden_states or {}) if generation is not None else {}

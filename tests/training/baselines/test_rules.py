@@ -13,8 +13,8 @@ from pyramid_moa.training.baselines.fixed_rules import ALL_AGREE
 from pyramid_moa.training.baselines.ours import OurRule
 from pyramid_moa.training.baselines.ours_anytime import AnytimeRule
 from pyramid_moa.training.baselines.rule_run import rule_run
-from pyramid_moa.training.state_fit import lambdas
 from pyramid_moa.training.head_to_head_cells import compute_cell
+from pyramid_moa.training.state_fit import lambdas
 from synthetic import quick_config, write_run
 
 RULES = {rule.name: rule for rule in all_rules(quick_config())}

@@ -1,0 +1,245 @@
+"""One query's way through the pyramid, without any model being run: who is asked next, until when.
+
+Evaluation walks it with stored generations and the gate with live ones, so that both decide alike.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from pyramid_moa.grading import Vote, vote
+from pyramid_moa.records import Generation
+from pyramid_moa.router_model.policy import (
+    OperatingPoint,
+    Scores,
+    escalates,
+    outvotes,
+    vote_scores,
+)
+from pyramid_moa.router_model.router import Router
+from pyramid_moa.router_model.set_scores import SetScores
+from pyramid_moa.router_model.step_policy import Allowed, StepPolicy
+
+__all__ = ["Belief", "Guide", "Route"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Belief:
+    """What is believed of a query once some have answered.
+
+    Attributes:
+        vote: the plurality among them.
+        scores: what the router, or the vote rule, makes of it.
+        of_set: what the worth of further steps is read from; None for the vote rule.
+        models: whose answers were read, in order.
+    """
+
+    vote: Vote
+    scores: Scores
+    of_set: SetScores | None
+    models: tuple[str, ...]
+
+    @property
+    def supporter(self) -> str | None:
+        """Who stands for the ensemble's answer: the first-listed behind it; None for nobody."""
+        if self.vote.winner is None:
+            return None
+        choice = self.scores.choice
+        return self.models[self.vote.winner if choice is None else choice]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Guide:
+    """What decides the way of every query.
+
+    Attributes:
+        tiers: names of models; those of a tier are asked at once, and the last is the oracle's.
+        point: the operating point.
+        equal: whether two answers are equal.
+        router: scores answers; None for the vote rule.
+    """
+
+    tiers: Sequence[Sequence[str]]
+    point: OperatingPoint
+    equal: Callable[[str, str], bool]
+    router: Router | None = None
+
+    @property
+    def oracle(self) -> str:
+        """Name of the last tier's one model."""
+        return self.tiers[-1][0]
+
+    @property
+    def steps(self) -> StepPolicy | None:
+        """The values that a sequential policy goes by; None for a parallel one."""
+        if self.point.policy == "parallel":
+            return None
+        assert self.router is not None
+        assert self.router.steps is not None
+        return self.router.steps
+
+    def believe(self, question: str, generations: Mapping[str, Generation]) -> Belief:
+        """Score what some models answered.
+
+        Args:
+            question: its text.
+            generations: of those that were asked, by name, members and mid oracles in their order.
+        """
+        models = tuple(generations)
+        if self.router is None:
+            return self._vote(models, [row.answer for row in generations.values()])
+        reading = self.router.read(question, generations)
+        return Belief(
+            vote=reading.vote, scores=reading.scores, of_set=reading.of_set, models=models
+        )
+
+    def _vote(self, models: tuple[str, ...], answers: Sequence[str | None]) -> Belief:
+        """Count votes; a mid oracle seconds the plurality of those before it, or does not."""
+        if models[-1] in self.tiers[0]:
+            result = vote(answers, self.equal)
+            share = result.share
+        else:
+            result, last = vote(answers[:-1], self.equal), answers[-1]
+            both = result.answer is not None and last is not None
+            share = float(both and self.equal(str(result.answer), str(last)))
+        return Belief(vote=result, scores=vote_scores(share), of_set=None, models=models)
+
+
+class Route:
+    """The way of one query.
+
+    Attributes:
+        wanted: models to ask now, all at once; nobody once the query is at its end.
+        generations: of everybody asked so far, by name.
+        path: who was asked together, in order.
+        belief: of the members' answers so far; None before there are any.
+        limited: whether a budget forbade what would otherwise have been done.
+        worth: of the last step, less its costs, where it was chosen by its worth.
+    """
+
+    def __init__(self, guide: Guide, question: str, *, allowed: Allowed | None = None) -> None:
+        """Choose the first step.
+
+        Args:
+            guide: what decides.
+            question: the query's text.
+            allowed: whether there is a budget for asking some models at once.
+        """
+        self._guide, self._question = guide, question
+        self._allowed: Allowed = allowed or (lambda models: True)
+        self.generations: dict[str, Generation] = {}
+        self.path: list[tuple[str, ...]] = []
+        self.belief: Belief | None = None
+        self.limited = False
+        self.worth: float | None = None
+        self.wanted = self._first()
+
+    def receive(self, generations: Mapping[str, Generation]) -> None:
+        """Take the answers of those that were wanted, and choose the next step.
+
+        Args:
+            generations: of everybody in ``wanted``, by name; a failed one has an error.
+        """
+        self.path.append(self.wanted)
+        self.generations.update({name: generations[name] for name in self.wanted})
+        oracle = self._guide.oracle
+        if oracle in self.wanted:
+            self.wanted = ()
+            return
+        order = [name for tier in self._guide.tiers[:-1] for name in tier]
+        known = {name: self.generations[name] for name in order if name in self.generations}
+        if known:
+            self.belief = self._guide.believe(self._question, known)
+        self.wanted = self._next(known)
+
+    @property
+    def escalated(self) -> bool:
+        """Whether the oracle was asked."""
+        return self._guide.oracle in self.generations
+
+    @property
+    def degraded(self) -> bool:
+        """Whether the oracle was asked and failed."""
+        row = self.generations.get(self._guide.oracle)
+        return row is not None and row.error is not None
+
+    @property
+    def outvoted(self) -> bool:
+        """Whether the ensemble's answer is kept although the oracle gave another one."""
+        row = self.generations.get(self._guide.oracle)
+        point = self._guide.point
+        if row is None or self.degraded or self.belief is None or self.belief.supporter is None:
+            return False
+        if point.outvote is None:
+            return False
+        own = self.generations[self.belief.supporter].answer
+        if row.answer is not None and own is not None and self._guide.equal(own, row.answer):
+            return False
+        return row.answer is None or outvotes(self.belief.scores, point.outvote)
+
+    @property
+    def answered_by(self) -> str | None:
+        """Whose text is the final one; None where nobody gave any."""
+        if self.escalated and not self.degraded and not self.outvoted:
+            return self._guide.oracle
+        return self.belief.supporter if self.belief is not None else None
+
+    def _first(self) -> tuple[str, ...]:
+        if self._guide.steps is None:
+            return self._tier(0)
+        return self._step([])
+
+    def _next(self, known: Mapping[str, Generation]) -> tuple[str, ...]:
+        if self._guide.steps is not None:
+            return self._step(list(known))
+        guide = self._guide
+        last = len(guide.tiers) - 1
+        asked = max(
+            (number for number, tier in enumerate(guide.tiers) if self.wanted[0] in tier),
+            default=last,
+        )
+        if asked == last or (self.belief is not None and not self._goes_up(self.belief)):
+            return ()
+        return self._tier(asked + 1)
+
+    def _goes_up(self, belief: Belief) -> bool:
+        """Whether the parallel policy asks the next tier."""
+        point = self._guide.point
+        if point.rule == "gain":
+            assert belief.scores.p_oracle_right is not None
+            gain = belief.scores.p_oracle_right - (1.0 - belief.scores.p_ensemble_fails)
+            return not gain <= point.threshold
+        return escalates(belief.scores, point.threshold)
+
+    def _tier(self, number: int) -> tuple[str, ...]:
+        """As many of a tier as there is a budget for, in their order; then the next tiers."""
+        for tier in self._guide.tiers[number:]:
+            chosen: list[str] = []
+            for name in tier:
+                if self._allowed([*chosen, name]):
+                    chosen.append(name)
+            self.limited = self.limited or len(chosen) < len(tier)
+            if chosen:
+                return tuple(chosen)
+        return ()
+
+    def _step(self, known: list[str]) -> tuple[str, ...]:
+        steps, router = self._guide.steps, self._guide.router
+        assert steps is not None
+        assert router is not None
+        if self.belief is None:
+            columns, answered = router.question_columns(self._question), False
+        else:
+            assert self.belief.of_set is not None
+            columns = self.belief.of_set.columns
+            answered = self.belief.supporter is not None
+        chosen = steps.next_step(
+            known,
+            columns,
+            answered=answered,
+            worth_of_a_call=self._guide.point.threshold,
+            allowed=self._allowed,
+        )
+        self.limited = self.limited or chosen.limited
+        self.worth = chosen.worth if math.isfinite(chosen.worth) else None
+        return chosen.models
