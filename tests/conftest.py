@@ -98,6 +98,14 @@ def labelled_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def three_tier_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The labelled run with a mid oracle between members and oracle."""
+    from synthetic import write_run
+
+    return write_run(tmp_path_factory.mktemp("runs") / "three-tiers", mid_oracle=True)
+
+
+@pytest.fixture(scope="session")
 def trained(imported_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkpoint trained on the imported run."""
     return _train(imported_run, tmp_path_factory.mktemp("checkpoints") / "trained")

@@ -16,6 +16,7 @@ from pyramid_moa.grading import load_grader
 from pyramid_moa.records import Generation, LogprobStatistics, Query
 
 MEMBERS = ("large", "middle", "small")
+MID_ORACLE = "mid-oracle"
 ORACLE = "oracle"
 HIDDEN_SIZE = 8
 HIDDEN_KEY = "layer-1/answer_mean"
@@ -23,13 +24,14 @@ PRICES = {
     "large": Price(input=0.3, output=0.5),
     "middle": Price(input=0.2, output=0.3),
     "small": Price(input=0.1, output=0.2),
+    "mid-oracle": Price(input=0.9, output=1.5),
     "oracle": Price(input=4.0, output=8.0),
 }
 COSTS = {
     name: ModelCost(name=name, price=price, active_parameters=1e9 * price.output)
     for name, price in PRICES.items()
 }
-_ABILITY = {"large": 1.6, "middle": 1.0, "small": 0.3}
+_ABILITY = {"large": 1.6, "middle": 1.0, "small": 0.3, "mid-oracle": 2.4}
 _ORACLE_ACCURACY = 0.96
 
 
@@ -49,18 +51,19 @@ def asked(count: int, *, seed: int = 0, slips: float = 0.5) -> list[Asked]:
 
     With ``slips`` so many wrong answers, and few right ones, hold an equation that is wrong.
     """
-    rng = np.random.default_rng(seed)
+    rng, apart = np.random.default_rng(seed), _apart(seed)
     rows = []
     for number in range(count):
         a, b = int(rng.integers(10, 90)), int(rng.integers(10, 90))
         difficulty = float(rng.normal())
         answers, responses = {}, {}
-        for name in (*MEMBERS, ORACLE):
+        for name in (*MEMBERS, ORACLE, MID_ORACLE):
+            own = apart if name == MID_ORACLE else rng
             chance = 1 / (1 + np.exp(-2 * (_ABILITY.get(name, 0.0) - difficulty)))
-            right = rng.random() < (_ORACLE_ACCURACY if name == ORACLE else chance)
-            off = 0 if right else int(rng.choice([1, 1, 10, 2]))
+            right = own.random() < (_ORACLE_ACCURACY if name == ORACLE else chance)
+            off = 0 if right else int(own.choice([1, 1, 10, 2]))
             answers[name] = str(a + b + off)
-            slipped = rng.random() < (0.3 * slips if right else slips)
+            slipped = own.random() < (0.3 * slips if right else slips)
             slip = f" and {a} - {b} = {a - b + 3}" if slipped else ""
             responses[name] = f"So {a} and {b} make {a + b + off}{slip}.\n#### {a + b + off}"
         question = f"Tom has {a} apples and buys {b} more on day {number}. How many has he?"
@@ -68,8 +71,15 @@ def asked(count: int, *, seed: int = 0, slips: float = 0.5) -> list[Asked]:
     return rows
 
 
-def write_recorded_table(path: Path, *, count: int = 300, gold: bool = True) -> Path:
-    """A table of recorded answers, one row an answer."""
+def _apart(seed: int) -> np.random.Generator:
+    """What the mid oracle draws from, so that all else is the same with it and without."""
+    return np.random.default_rng([seed, 1])
+
+
+def write_recorded_table(
+    path: Path, *, count: int = 300, gold: bool = True, mid_oracle: bool = False
+) -> Path:
+    """A table of recorded answers, one row an answer; with or without those of a mid oracle."""
     rows = [
         {
             "source": "made up",
@@ -84,7 +94,7 @@ def write_recorded_table(path: Path, *, count: int = 300, gold: bool = True) -> 
             "finish_reason": "stop",
         }
         for number, row in enumerate(asked(count))
-        for name in (*MEMBERS, ORACLE)
+        for name in _names(mid_oracle)
     ]
     schema = pa.Table.from_pylist(rows).schema
     gold_field = schema.get_field_index("gold")
@@ -94,13 +104,25 @@ def write_recorded_table(path: Path, *, count: int = 300, gold: bool = True) -> 
     return path
 
 
-def write_run(path: Path, *, count: int = 240, seed: int = 1, failures: bool = True) -> Path:
+def _names(mid_oracle: bool) -> list[str]:
+    return [*MEMBERS, *([MID_ORACLE] if mid_oracle else []), ORACLE]
+
+
+def write_run(
+    path: Path,
+    *,
+    count: int = 240,
+    seed: int = 1,
+    failures: bool = True,
+    mid_oracle: bool = False,
+) -> Path:
     """A run as ``label`` leaves it; hidden states tell how hard each question is.
 
     With ``failures`` the first member fails now and then, all members at question 7 and 8, and
-    the oracle at question 8 and 9.
+    the oracle at question 8 and 9. With ``mid_oracle`` there is one more model, that fails at 10;
+    all other rows are those of the run without it.
     """
-    rng = np.random.default_rng(seed)
+    rng, apart = np.random.default_rng(seed), _apart(seed)
     data = asked(count, seed=seed, slips=0.0)
     queries = list(
         assign_splits(
@@ -113,11 +135,12 @@ def write_run(path: Path, *, count: int = 240, seed: int = 1, failures: bool = T
     directions = {name: rng.normal(size=HIDDEN_SIZE) for name in MEMBERS}
     generations = [
         [
-            _generation(query, row, name, directions.get(name), rng, failed=failed)
+            _generation(query, row, name, directions.get(name), own, failed=failed)
             for number, (query, row) in enumerate(zip(queries, data, strict=True))
             for failed in [failures and _fails(name, number)]
         ]
-        for name in (*MEMBERS, ORACLE)
+        for name in _names(mid_oracle)
+        for own in [apart if name == MID_ORACLE else rng]
     ]
     folder = RunFolder(path)
     folder.create(queries, part_rows=100)
@@ -126,14 +149,17 @@ def write_run(path: Path, *, count: int = 240, seed: int = 1, failures: bool = T
             folder.write_part(model, chunk, own[first : first + 100])
     grader = load_grader("gsm8k")
     answers = [[row.answer for row in own] for own in generations]
-    folder.write_labels(label_queries(queries, answers[:-1], answers[-1], grader, reference="gold"))
-    write_manifest(path, _manifest(queries))
+    members = answers[: len(MEMBERS)]
+    folder.write_labels(label_queries(queries, members, answers[-1], grader, reference="gold"))
+    write_manifest(path, _manifest(queries, mid_oracle=mid_oracle))
     return path
 
 
 def _fails(name: str, number: int) -> bool:
     if name == ORACLE:
         return number in (8, 9)
+    if name == MID_ORACLE:
+        return number == 10
     return number in (7, 8) or (name == MEMBERS[0] and number % 17 == 3)
 
 
@@ -172,14 +198,15 @@ def _generation(query, row, name, direction, rng, *, failed):
     )
 
 
-def _manifest(queries) -> Manifest:
+def _manifest(queries, *, mid_oracle: bool) -> Manifest:
     return Manifest(
         dataset="sums",
         dataset_hash="0" * 64,
         reference="gold",
         members=list(MEMBERS),
+        mid_oracles=[MID_ORACLE] if mid_oracle else [],
         oracle=ORACLE,
-        costs=list(COSTS.values()),
+        costs=[COSTS[name] for name in _names(mid_oracle)],
         price_note="made-up prices",
         grader="gsm8k",
         splits="hash",

@@ -38,9 +38,21 @@ def test_the_pyramids_with_ports_can_be_served() -> None:
         for pyramid in map(load_pyramid, CONFIGS_OF_PYRAMIDS)
         if any(spec.port is not None for spec in pyramid.models)
     ]
-    assert {pyramid.name for pyramid in served} == {"llama-qwen-70b", "vllm-served"}
+    assert {pyramid.name for pyramid in served} == {"llama-qwen-70b", "three-tiers", "vllm-served"}
     for pyramid in served:
-        assert served_models(pyramid) == pyramid.models
+        with_ports = [spec for spec in pyramid.models if spec.port is not None]
+        assert served_models(pyramid) == with_ports
+
+
+def test_the_pyramid_of_three_tiers() -> None:
+    pyramid = load_pyramid(CONFIGS[0].parent / "pyramid-three-tiers.yaml")
+    assert pyramid.tiers == [
+        ["qwen2.5-7b", "llama-3.1-8b", "gemma-2-9b"],
+        ["llama-3.1-70b"],
+        ["llama-3.1-405b"],
+    ]
+    prices = [spec.price.output for spec in pyramid.models]
+    assert max(prices[:3]) < prices[3] < prices[4]
 
 
 def test_the_copy_of_the_embedded_pyramid_is_the_embedded_pyramid() -> None:

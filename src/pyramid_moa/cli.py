@@ -109,7 +109,13 @@ def _import_options(parser: ArgumentParser) -> None:
         required=True,
         help="MODEL[::VARIANT[::SAMPLE]]; once for each member, best first",
     )
-    parser.add_argument("--oracle", required=True, help="MODEL[::VARIANT[::SAMPLE]]")
+    parser.add_argument(
+        "--oracle",
+        action="append",
+        required=True,
+        help="MODEL[::VARIANT[::SAMPLE]]; once for each tier after the members, cheapest first: "
+        "the last is the oracle",
+    )
     parser.add_argument("--out", type=Path, required=True, help="the run folder")
     parser.add_argument("--prices", type=Path, default=None, help="YAML: MODEL: {input, output}")
     parser.add_argument("--grader", default=None, help="how answers are compared")

@@ -196,6 +196,21 @@ def test_a_worker_dies_and_no_row_differs(case, counting, ray_here):
 
 
 @pytest.mark.timeout(300)
+def test_a_mid_oracle_is_asked_as_all_others(case, counting, ray_here):
+    yaml = (case / "pyramid.yaml").read_text()
+    (oracle,) = (line for line in yaml.splitlines() if "name: o" in line)
+    mid = oracle.replace("name: o, model: o", "name: mid, model: mid")
+    (case / "pyramid.yaml").write_text(yaml.replace(oracle, f"{mid}\n{oracle}"))
+    write_questions(case / "questions.jsonl", FEWER_QUESTIONS)
+    run = case / "run"
+    found = label_in(case, run, engine="ray", workers=2)
+    assert found.tiers == [["a"], ["mid"], ["o"]]
+    assert counting.asked.total() == len(counting.asked) == 3 * FEWER_QUESTIONS
+    label_in(case, case / "plain")
+    assert_same_run(run, case / "plain")
+
+
+@pytest.mark.timeout(300)
 def test_the_budget_is_kept_by_all_workers_together(case, counting, ray_here):
     run = case / "run"
     with pytest.raises(BudgetError, match=r"stopped at --max-usd 0\.002: ") as stopped:

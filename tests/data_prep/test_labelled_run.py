@@ -12,6 +12,7 @@ from pyramid_moa.data_prep.run_folder import RunFolder
 from pyramid_moa.errors import RunFolderError
 from pyramid_moa.grading import load_grader
 from pyramid_moa.records import Generation, Query
+from synthetic import HIDDEN_KEY, MEMBERS, MID_ORACLE, ORACLE
 
 GRADER = load_grader("gsm8k")
 
@@ -81,6 +82,31 @@ def test_without_gold_correct_is_filled_in_against_the_oracle(tmp_path):
     assert [row.correct for row in run.generations["a"]] == [True] * 4
     assert [row.correct for row in run.generations["b"]] == [False] * 4
     assert [row.correct for row in run.generations["o"]] == [True] * 4
+
+
+def test_a_run_of_three_tiers(three_tier_run, labelled_run):
+    run, without = read_labelled_run(three_tier_run), read_labelled_run(labelled_run)
+    assert list(run.generations) == [*MEMBERS, MID_ORACLE, ORACLE]
+    assert list(run.hidden_states) == list(MEMBERS)
+    assert run.hidden_keys == without.hidden_keys == [HIDDEN_KEY]
+    answers = run.answers_before_oracle(0)
+    assert list(answers) == [*MEMBERS, MID_ORACLE]
+    assert answers[MID_ORACLE] == run.generations[MID_ORACLE][0]
+    assert answers[MID_ORACLE].hidden_states is None
+    for name, row in run.member_answers(0).items():
+        np.testing.assert_array_equal(
+            answers[name].hidden_states[HIDDEN_KEY], row.hidden_states[HIDDEN_KEY]
+        )
+    # A mid oracle has no vote and is no reference.
+    assert run.labels == without.labels
+    assert list(without.answers_before_oracle(0)) == list(MEMBERS)
+
+
+def test_a_missing_part_of_a_mid_oracle(three_tier_run, tmp_path):
+    run = shutil.copytree(three_tier_run, tmp_path / "run")
+    (run / "generations" / "m03-000001.parquet").unlink()
+    with pytest.raises(RunFolderError, match="expected one generation of mid-oracle a query"):
+        read_labelled_run(run)
 
 
 def test_an_unfinished_run(tmp_path):

@@ -40,6 +40,42 @@ def test_what_is_written_is_read(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["manifest.json"]
 
 
+def test_mid_oracles_stand_between_members_and_oracle(tmp_path):
+    manifest = replace(MANIFEST, mid_oracles=["m", "n"])
+    write_manifest(tmp_path, manifest)
+    found = read_manifest(tmp_path)
+    assert found.mid_oracles == ["m", "n"]
+    assert found.models_before_oracle == ["a", "m", "n"]
+    assert found.models == ["a", "m", "n", "o"]
+    assert found.tiers == [["a"], ["m"], ["n"], ["o"]]
+    assert found.differences(manifest) == []
+
+
+def test_a_manifest_of_two_tiers_is_written_and_read_as_it_always_was(tmp_path):
+    """By name: a manifest from before there were mid oracles is one without any."""
+    write_manifest(tmp_path, MANIFEST)
+    content = json.loads((tmp_path / "manifest.json").read_text(encoding="utf-8"))
+    assert sorted(content) == [
+        "complete", "costs", "counts", "dataset", "dataset_hash", "format", "format_version",
+        "grader", "members", "oracle", "price_note", "pyramid", "reference", "splits",
+        "tokens_estimated",
+    ]  # fmt: skip
+    assert content["format_version"] == 2
+    found = read_manifest(tmp_path)
+    assert found.mid_oracles == []
+    assert found.tiers == [["a"], ["o"]]
+    assert found.differences(MANIFEST) == []
+
+
+def test_a_mid_oracle_more_is_another_run():
+    one, two = replace(MANIFEST, mid_oracles=["m"]), replace(MANIFEST, mid_oracles=["m", "n"])
+    assert MANIFEST.differences(one) == [
+        'mid_oracles: "list" is not null',
+        'mid_oracles[0]: null is not "m"',
+    ]
+    assert one.differences(two) == ['mid_oracles[1]: null is not "n"']
+
+
 def test_progress_and_prices_make_no_other_run():
     later = replace(
         MANIFEST, counts={}, complete=True, tokens_estimated=True, costs=[], price_note=""
@@ -87,6 +123,11 @@ def test_costs_of_a_pyramid():
         ModelCost(name="a", price=Price(input=1), active_parameters=2e9),
         ModelCost(name="o", price=Price(), active_parameters=None),
     ]
+
+
+def test_costs_of_a_pyramid_of_three_tiers():
+    a, m, o = (ModelSpec(name=name, model="x") for name in "amo")
+    assert [cost.name for cost in model_costs(Pyramid(members=[a], oracles=[m, o]))] == list("amo")
 
 
 def test_no_run_folder(tmp_path):

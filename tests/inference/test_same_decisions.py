@@ -73,6 +73,22 @@ def test_evaluate_and_the_gate_decide_alike(setting, captured, tmp_path, how):
         assert captured == replayed
 
 
+def test_a_run_with_a_mid_oracle_is_replayed_whole(three_tier_run):
+    """Every model of it can be asked; members and oracle are those of the pyramid."""
+    data = read_labelled_run(three_tier_run)
+    with Gate.from_run(three_tier_run) as gate:
+        decisions = gate.answer_many(data.queries)
+        pyramid, asked = gate._pyramid, gate._backends["mid-oracle"]
+        prompts = [pyramid.prompt.render(query.question) for query in data.queries]
+        said = asked.generate(prompts, pyramid.sampling)
+    assert pyramid.tiers == data.manifest.tiers
+    assert [spec.price for spec in pyramid.models] == [cost.price for cost in data.manifest.costs]
+    rows = data.generations["mid-oracle"]
+    assert [getattr(outcome, "text", None) for outcome in said] == [row.response for row in rows]
+    votes = [label.vote_answer for label in data.labels]
+    assert [decision.ensemble_answer for decision in decisions] == votes
+
+
 def test_one_query_alone_is_decided_as_among_others(setting, captured):
     run, router = setting
     queries = read_labelled_run(run).queries[:40]

@@ -41,6 +41,12 @@ def test_the_entries_with_a_port_in_the_pyramids_order():
     assert [spec.name for spec in served_models(served)] == ["one", "three", "big"]
 
 
+def test_mid_oracles_are_served_as_all_others():
+    oracles = [entry("mid", port=8040), entry("big", port=8070)]
+    served = Pyramid(members=[entry("one", port=8001)], oracles=oracles)
+    assert [spec.name for spec in served_models(served)] == ["one", "mid", "big"]
+
+
 def test_no_entry_with_a_port():
     message = refusal(entry("one"), entry("two"))
     assert "expected entries with a port, found none among one, two, big" in message

@@ -44,6 +44,14 @@ def test_features_are_those_of_the_router(run, trained_on_hidden):
     assert vote_fails(examples).tolist() == failed
 
 
+def test_a_mid_oracle_is_no_member(run, three_tier_run):
+    examples = gather_examples(run, SPEC, hidden_key=HIDDEN_KEY)
+    three = gather_examples(read_labelled_run(three_tier_run), SPEC, hidden_key=HIDDEN_KEY)
+    assert three.members == 3
+    for ours, theirs in zip(three.tensors, examples.tensors, strict=True):
+        assert torch.equal(ours.nan_to_num(), theirs.nan_to_num())
+
+
 def test_taking_some(run):
     examples = gather_examples(run, SPEC, hidden_key=HIDDEN_KEY)
     some = examples.take([5, 2])

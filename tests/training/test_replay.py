@@ -52,6 +52,17 @@ def test_every_column(run):
     assert rows.member_latency_s[0, 0] == 0.01
 
 
+def test_a_mid_oracle_that_nobody_asks_costs_nothing(run, three_tier_run):
+    scores = scored(0.4, 1.0, 0.9, 0.5)
+    rows = replay(run, [0, 7, 9, 10], scores, POINT)
+    three = replay(read_labelled_run(three_tier_run), [0, 7, 9, 10], scores, POINT)
+    assert three.models_called == rows.models_called
+    assert three.final_cost_usd.tolist() == rows.final_cost_usd.tolist()
+    assert three.final_answer == rows.final_answer
+    assert three.final_correct.tolist() == rows.final_correct.tolist()
+    assert three.failed_generations == rows.failed_generations
+
+
 def test_the_choice_is_the_ensembles_answer(run):
     """A minority that is right, accepted; and one that is wrong, where the oracle is asked."""
     positions = _of_two_minds(run)

@@ -198,6 +198,14 @@ def test_a_run_that_is_all_train(run_of_one_split, tmp_path):
     assert "out of fold" in card.operating_points[0].split
 
 
+def test_a_mid_oracle_changes_nothing_of_the_router(three_tier_run, trained_on_hidden, tmp_path):
+    card, without = made(three_tier_run, tmp_path / "ck").card, Router.load(trained_on_hidden).card
+    assert card.member_names == list(MEMBERS)
+    assert card.oracle == ORACLE
+    assert card.weights_sha256 == without.weights_sha256
+    assert card.operating_points == without.operating_points
+
+
 def test_a_run_without_training_queries(run_of_one_split, tmp_path):
     run = run_of_one_split("mine")
     with pytest.raises(RunFolderError, match="split 'train', found only mine"):

@@ -29,7 +29,7 @@ def import_recorded(
     tables: Sequence[Path],
     *,
     members: Sequence[str],
-    oracle: str,
+    oracle: str | Sequence[str],
     out: Path,
     prices: dict[str, ModelCost] | None = None,
     grader_name: str | None = None,
@@ -41,7 +41,8 @@ def import_recorded(
     Args:
         tables: parquet files, one row an answer.
         members: ``MODEL[::VARIANT[::SAMPLE]]`` each, best first.
-        oracle: likewise.
+        oracle: likewise; of several, cheapest first, the last is the oracle and those before it are
+            mid oracles.
         out: the run folder; must not be there yet.
         prices: the user's prices by model name.
         grader_name: how answers are compared; by default as the gold answers look.
@@ -60,12 +61,15 @@ def import_recorded(
         raise RunFolderError(f"{out}: exists already; give another --out")
     if not members:
         raise DataError("expected at least one member, found none")
-    names = [*members, oracle]
+    oracles = [oracle] if isinstance(oracle, str) else list(oracle)
+    if not oracles:
+        raise DataError("expected at least one oracle, found none")
+    names = [*members, *oracles]
     recordings = read_recordings(tables)
     chosen = [find_recording(recordings, name) for name in names]
     if len({id(recording) for recording in chosen}) != len(names):
         raise DataError(
-            "expected different recordings for members and oracle, found one twice: "
+            "expected different recordings for members and oracles, found one twice: "
             + ", ".join(recording.title for recording in chosen)
         )
     keyed = _common_queries(chosen, names)
@@ -93,7 +97,7 @@ def import_recorded(
                 ]
             )
             progress.advance(len(queries))
-    manifest = _manifest(tables, names, queries, costs, grader, split, has_gold, rows)
+    manifest = _manifest(tables, members, oracles, queries, costs, grader, split, has_gold, rows)
     _write(out, manifest, queries, rows, grader)
     _tell(say, manifest, recordings, queries)
     return manifest
@@ -168,7 +172,8 @@ def _infer(
 
 def _manifest(
     tables: Sequence[Path],
-    names: Sequence[str],
+    members: Sequence[str],
+    oracles: Sequence[str],
     queries: Sequence[Query],
     costs: list[ModelCost],
     grader: Grader,
@@ -176,6 +181,7 @@ def _manifest(
     has_gold: bool,
     rows: Sequence[Sequence[Generation]],
 ) -> Manifest:
+    names = [*members, *oracles]
     digest = hashlib.sha256()
     for query in queries:
         digest.update(f"{query.query_id}\0{query.question}\0{query.gold}\n".encode())
@@ -183,13 +189,14 @@ def _manifest(
         dataset=", ".join(path.stem for path in tables),
         dataset_hash=digest.hexdigest(),
         reference="gold" if has_gold else "oracle",
-        members=list(names[:-1]),
-        oracle=names[-1],
+        members=list(members),
+        mid_oracles=list(oracles[:-1]),
+        oracle=oracles[-1],
         costs=costs,
         price_note="; ".join(cost.note for cost in costs if cost.note),
         grader=grader.name,
         splits=split or "hash",
-        pyramid={"recorded": list(names)},
+        pyramid={"recorded": names},
         counts={
             "queries": len(queries),
             "generations": len(queries) * len(names),
@@ -224,10 +231,10 @@ def _write(
             for chunk, first in enumerate(range(0, len(own), _CHUNK)):
                 folder.write_part(model, chunk, own[first : first + _CHUNK])
         answers = [[row.answer for row in own] for own in rows]
-        labels = label_queries(
-            queries, answers[:-1], answers[-1], grader, reference=manifest.reference
+        members = answers[: len(manifest.members)]
+        folder.write_labels(
+            label_queries(queries, members, answers[-1], grader, reference=manifest.reference)
         )
-        folder.write_labels(labels)
         write_manifest(aside, manifest)
         aside.rename(out)
     finally:

@@ -233,6 +233,7 @@ def _manifest(dataset: LoadedDataset, pyramid: Pyramid, split: str | None) -> Ma
         dataset_hash=dataset.fingerprint,
         reference="gold" if dataset.has_gold else "oracle",
         members=pyramid.member_names,
+        mid_oracles=[spec.name for spec in pyramid.mid_oracles],
         oracle=pyramid.oracle.name,
         costs=model_costs(pyramid),
         price_note=pyramid.price_note,
@@ -321,7 +322,8 @@ def _labels(folder: RunFolder, pyramid: Pyramid, reference: str) -> Iterator[Lab
     answers = [folder.read_columns(model, ["answer"]) for model in range(len(pyramid.models))]
     for (_, queries), *parts in zip(folder.read_chunks(folder.chunks()), *answers, strict=True):
         rows: list[Sequence[str | None]] = [table["answer"].to_pylist() for _, table in parts]
-        yield from label_queries(queries, rows[:-1], rows[-1], grader, reference=reference)
+        members = rows[: len(pyramid.members)]
+        yield from label_queries(queries, members, rows[-1], grader, reference=reference)
 
 
 def _check_strict(folder: RunFolder, done: Manifest, strict: bool) -> None:

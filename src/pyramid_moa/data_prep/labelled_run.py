@@ -44,6 +44,17 @@ class LabelledRun:
         """
         return {name: self._with_hidden(name, index) for name in self.manifest.members}
 
+    def answers_before_oracle(self, index: int) -> dict[str, Generation]:
+        """What the members, then the mid oracles answered to one query.
+
+        Args:
+            index: position of the query.
+
+        Returns:
+            By model; those of members with their hidden states, of which mid oracles have none.
+        """
+        return {name: self._with_hidden(name, index) for name in self.manifest.models_before_oracle}
+
     def of_split(self, split: str) -> list[int]:
         """Positions of a split's queries.
 
@@ -106,7 +117,7 @@ def read_labelled_run(path: Path, *, own_grader: str | None = None) -> LabelledR
                 f"{len(rows)} for {len(queries)} queries; label or import again"
             )
         generations[name] = mark_correct(rows, references, grader)
-        if name != manifest.oracle:
+        if name in manifest.members:
             hidden_states[name] = folder.read_hidden_states(model)
     return LabelledRun(
         manifest=manifest,

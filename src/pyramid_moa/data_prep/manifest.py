@@ -59,7 +59,7 @@ class Manifest:
         reference: ``gold``, or ``oracle`` where the data has no gold.
         members: names, best first.
         oracle: name.
-        costs: one entry a model.
+        costs: one entry a model, in the order of ``models``.
         price_note: said wherever a cost is shown.
         grader: name of the grader.
         splits: how queries were divided: ``hash``, or the one split all are in.
@@ -68,6 +68,7 @@ class Manifest:
             ``--resume`` asks for again, and what all of them have cost in US dollars.
         complete: whether every model has answered every query.
         tokens_estimated: whether any token count is an estimate.
+        mid_oracles: names of those between the members and the oracle, cheapest first.
         format_version: of the run folder.
     """
 
@@ -84,12 +85,23 @@ class Manifest:
     counts: dict[str, Any] = field(default_factory=dict)
     complete: bool = False
     tokens_estimated: bool = False
+    mid_oracles: list[str] = field(default_factory=list)
     format_version: int = RUN_FORMAT_VERSION
 
     @property
     def models(self) -> list[str]:
-        """Members, then the oracle."""
-        return [*self.members, self.oracle]
+        """Members, mid oracles, then the oracle: the order of a run's parts."""
+        return [*self.models_before_oracle, self.oracle]
+
+    @property
+    def models_before_oracle(self) -> list[str]:
+        """Members, then mid oracles."""
+        return [*self.members, *self.mid_oracles]
+
+    @property
+    def tiers(self) -> list[list[str]]:
+        """Names by tier: the members together, then each mid oracle and the oracle alone."""
+        return [self.members, *([name] for name in (*self.mid_oracles, self.oracle))]
 
     def differences(self, other: "Manifest") -> list[str]:
         """Name what makes two runs different runs, each as ``key: ours is not theirs``."""
@@ -139,6 +151,9 @@ def read_manifest(run: Path) -> Manifest:
 def write_manifest(run: Path, manifest: Manifest) -> None:
     """Write the head of a run folder in one step."""
     content = {"format": _FORMAT, **asdict(manifest)}
+    if not manifest.mid_oracles:
+        # A run of two tiers stays one that older versions of this package can read.
+        del content["mid_oracles"]
     text = json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False)
     write_text_atomically(run / "manifest.json", text + "\n")
 

@@ -1,4 +1,4 @@
-"""The pyramid: members, oracle, prompt, sampling and grader, as one YAML file."""
+"""The pyramid: members, oracles, prompt, sampling and grader, as one YAML file."""
 
 import hashlib
 from collections.abc import Iterable
@@ -41,11 +41,14 @@ _OPERATIONAL = (
 
 @dataclass(frozen=True, kw_only=True)
 class Pyramid:
-    """Small models that answer first, and the big one behind them.
+    """Small models that answer first, and the bigger ones behind them.
+
+    Its tiers are the members, all of them together; then each mid oracle, cheapest first; then the
+    oracle.
 
     Attributes:
         members: listed best first: ties of a vote go to the member listed first.
-        oracles: the strong model; exactly one for now.
+        oracles: cheapest first; the last is *the* oracle, those before it are mid oracles.
         name: what reports call it.
         prompt: how a question is put to every model.
         sampling: how tokens are chosen, by every model.
@@ -67,15 +70,15 @@ class Pyramid:
         """Check what no single entry can.
 
         Raises:
-            ConfigError: no members, not one oracle, a name used twice, or an unknown grader.
+            ConfigError: no members, no oracle, a name used twice, or an unknown grader.
         """
         from pyramid_moa.grading import load_grader
 
         problems = []
         if not self.members:
             problems.append("members: expected at least one, found none")
-        if len(self.oracles) != 1:
-            problems.append(f"oracles: expected exactly one, found {len(self.oracles)}")
+        if not self.oracles:
+            problems.append("oracles: expected at least one, found none")
         names = [spec.name for spec in self.models]
         if twice := sorted({name for name in names if names.count(name) > 1}):
             problems.append(f"names must differ, found more than once: {', '.join(twice)}")
@@ -85,13 +88,28 @@ class Pyramid:
 
     @property
     def oracle(self) -> ModelSpec:
-        """The strong model."""
-        return self.oracles[0]
+        """The strongest model, whose answers stand in for gold where there is none."""
+        return self.oracles[-1]
+
+    @property
+    def mid_oracles(self) -> list[ModelSpec]:
+        """Those between the members and the oracle, cheapest first."""
+        return self.oracles[:-1]
 
     @property
     def models(self) -> list[ModelSpec]:
-        """Members, then the oracle."""
+        """Members, mid oracles, then the oracle."""
         return [*self.members, *self.oracles]
+
+    @property
+    def models_before_oracle(self) -> list[ModelSpec]:
+        """Members, then mid oracles: all whose answers can be evidence on whether to ask on."""
+        return self.models[:-1]
+
+    @property
+    def tiers(self) -> list[list[str]]:
+        """Names by tier: the members together, then each mid oracle and the oracle alone."""
+        return [self.member_names, *([spec.name] for spec in self.oracles)]
 
     @property
     def member_names(self) -> list[str]:
@@ -108,8 +126,8 @@ class Pyramid:
         return next(spec for spec in self.models if spec.name == name)
 
     def hidden_states_of(self, model: int) -> HiddenStates | None:
-        """What is kept of a model's, by its index; nothing of the oracle's."""
-        # They are the router's evidence on members; the oracle's are not used.
+        """What is kept of a model's, by its index in ``models``; nothing of any oracle's."""
+        # They are the router's evidence on members; an oracle, hosted as a rule, gives none.
         return self.hidden_states if model < len(self.members) else None
 
     def identity(self) -> dict[str, Any]:

@@ -40,7 +40,7 @@ class Work:
         pyramid: models, prompt, sampling and grader.
         identity: the pyramid's, as the driver's machine has it.
         version: the driver's version of this package.
-        model: index of the model: members, then the oracle.
+        model: index of the model: members, mid oracles, then the oracle.
         on_gpu: whether Ray gives the worker GPUs of its own.
         strict: a failed generation ends the run.
         most_usd: what the run may cost; None for any amount.

@@ -165,7 +165,7 @@ class RunFolder:
         """Write one chunk of one model's generations, hidden states first.
 
         Args:
-            model: index of the model: members, then the oracle.
+            model: index of the model: members, mid oracles, then the oracle.
             chunk: index of the chunk.
             generations: of its queries, in their order.
         """

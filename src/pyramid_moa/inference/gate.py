@@ -188,8 +188,8 @@ class Gate:
         ]
         pyramid = Pyramid(
             name=manifest.dataset,
-            members=specs[:-1],
-            oracles=specs[-1:],
+            members=specs[: len(manifest.members)],
+            oracles=specs[len(manifest.members) :],
             prompt=template,
             grader=manifest.grader,
             price_note=manifest.price_note,
@@ -197,7 +197,7 @@ class Gate:
         rows: dict[str, dict[Prompt, Generation]] = {name: {} for name in manifest.models}
         for index, query in enumerate(data.queries):
             prompt = template.render(query.question)
-            answers = data.member_answers(index)
+            answers = data.answers_before_oracle(index)
             answers[manifest.oracle] = data.generations[manifest.oracle][index]
             for name, generation in answers.items():
                 rows[name].setdefault(prompt, generation)

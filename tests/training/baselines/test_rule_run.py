@@ -35,6 +35,15 @@ def test_the_columns(run):
     assert (data.correct[np.arange(240), winner] == data.correct[:, data.vote])[9:].all()
 
 
+def test_a_mid_oracle_is_in_no_column(run, three_tier_run):
+    data, three = rule_run(run), rule_run(read_labelled_run(three_tier_run))
+    assert (three.members, three.oracle, three.vote) == (3, 3, 4)
+    for name in ("cost", "correct", "clusters", "winner", "share", "confidence"):
+        np.testing.assert_array_equal(getattr(three, name), getattr(data, name))
+    # What is remembered of a run must not be taken for another's.
+    assert three.content_hash() != data.content_hash()
+
+
 def test_costs_have_to_be_known(run):
     with pytest.raises(RunFolderError, match="none for some of middle; import again with --prices"):
         rule_run(changed(run, "middle", 20, cost_usd=None))
