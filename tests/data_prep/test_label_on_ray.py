@@ -35,7 +35,7 @@ need_ray()
 
 QUESTIONS = 300
 FEWER_QUESTIONS = 120
-MODELS = ("a", "o")
+MODELS = ("a", "mid", "o")
 
 
 @pytest.fixture(scope="module")
@@ -195,6 +195,7 @@ def test_a_worker_dies_and_no_row_differs(case, counting, ray_here):
     assert_same_run(run, case / "plain")
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_a_mid_oracle_is_asked_as_all_others(case, counting, ray_here):
     yaml = (case / "pyramid.yaml").read_text()
