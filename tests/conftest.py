@@ -117,6 +117,12 @@ def trained_on_hidden(labelled_run: Path, tmp_path_factory: pytest.TempPathFacto
     return _train(labelled_run, tmp_path_factory.mktemp("checkpoints") / "on-hidden")
 
 
+@pytest.fixture(scope="session")
+def trained_on_three_tiers(three_tier_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint that knows what a mid oracle's answers are worth."""
+    return _train(three_tier_run, tmp_path_factory.mktemp("checkpoints") / "three-tiers")
+
+
 def _train(run: Path, out: Path) -> Path:
     from pyramid_moa.training.train import train
     from synthetic import quick_config

@@ -195,6 +195,12 @@ def _answer_options(parser: ArgumentParser) -> None:
     parser.add_argument("--input", required=True, help="questions: a data set as of label")
     parser.add_argument("--output", type=Path, required=True, help="JSONL file of answers")
     parser.add_argument("--threshold", type=float, default=None, help="instead of the point's")
+    parser.add_argument(
+        "--max-usd-per-query", type=float, default=None, help="then the best answer so far is given"
+    )
+    parser.add_argument(
+        "--max-ms-per-query", type=float, default=None, help="likewise; milliseconds in models"
+    )
     parser.add_argument("--limit", type=int, default=None, help="only the first so many questions")
 
 
@@ -236,6 +242,12 @@ def _add_router(parser: ArgumentParser) -> None:
     )
     parser.add_argument(
         "--operating-point", default=None, help="a named point of the checkpoint; else its first"
+    )
+    parser.add_argument(
+        "--policy",
+        choices=("parallel", "sequential"),
+        default=None,
+        help="members all at once, or step by step; else as the point says",
     )
 
 
@@ -326,6 +338,7 @@ def _evaluate(options: Namespace) -> None:
         router=options.router,
         split=options.split,
         point=options.operating_point,
+        policy=options.policy,
         seed=options.seed,
         own_grader=options.grader,
         say=_say,
@@ -381,6 +394,7 @@ def _benchmark(options: Namespace) -> None:
 def _answer(options: Namespace) -> None:
     from pyramid_moa.data_prep.datasets import load_queries
     from pyramid_moa.inference.answer import answer_file
+    from pyramid_moa.inference.budget import Budget
     from pyramid_moa.inference.gate import Gate
 
     dataset = load_queries(options.input, limit=options.limit)
@@ -393,9 +407,13 @@ def _answer(options: Namespace) -> None:
         router=options.router,
         operating_point=options.operating_point,
         threshold=options.threshold,
+        policy=options.policy,
     )
+    budget = Budget(max_usd=options.max_usd_per_query, max_ms=options.max_ms_per_query)
     with gate:
-        totals = answer_file(gate, dataset, options.output, identity=gate.identity, say=_say)
+        totals = answer_file(
+            gate, dataset, options.output, identity=gate.identity, budget=budget, say=_say
+        )
     note = f" ({gate.price_note})" if gate.price_note else ""
     _show(
         f"{totals.questions} questions, {totals.escalated} escalated, {totals.unanswered} without "

@@ -11,6 +11,8 @@ from pyramid_moa.data_prep.labelled_run import read_labelled_run
 from pyramid_moa.inference.gate import Gate
 from pyramid_moa.router_model.router import Router
 from pyramid_moa.training.evaluate import evaluate
+from pyramid_moa.training.examples import gather_examples
+from pyramid_moa.training.step_fit import scored_sets_of
 
 
 @pytest.fixture
@@ -71,6 +73,70 @@ def test_evaluate_and_the_gate_decide_alike(setting, captured, tmp_path, how):
     if router is not None:
         assert len(captured) == len(queries)
         assert captured == replayed
+
+
+SEQUENTIAL = ["imported", "labelled", "three_tiers"]
+
+
+@pytest.fixture(params=SEQUENTIAL)
+def stepwise(request, tmp_path):
+    """Run folder and checkpoint of pyramids that are asked step by step."""
+    names = {
+        "imported": ("imported_run", "trained"),
+        "labelled": ("labelled_run", "trained_on_hidden"),
+        "three_tiers": ("three_tier_run", "trained_on_three_tiers"),
+    }
+    run, router = (request.getfixturevalue(name) for name in names[request.param])
+    return run, shutil.copytree(router, tmp_path / "ck")
+
+
+def test_evaluate_and_the_gate_take_the_same_steps(stepwise, captured, tmp_path):
+    run, router = stepwise
+    evaluate(run, tmp_path / "report", router=router, split="all", policy="sequential")
+    replayed = list(captured)
+    captured.clear()
+    rows = pq.read_table(tmp_path / "report" / "decisions.parquet").to_pydict()
+    queries = read_labelled_run(run).queries
+    with Gate.from_run(run, router=router, policy="sequential") as gate:
+        decisions = gate.answer_many(queries)
+        alone = [gate.answer_many([query])[0] for query in queries[:20]]
+        live = asyncio.run(gate.aanswer_many(queries[:20]))
+    paths = set()
+    for index, decision in enumerate(decisions):
+        assert decision.answer == rows["final_answer"][index]
+        assert list(decision.models_called) == rows["models_called"][index]
+        assert decision.escalated == rows["escalated"][index]
+        assert decision.cost_usd == pytest.approx(rows["cost"][index], rel=1e-12)
+        assert decision.policy == "sequential"
+        paths.add(decision.path)
+    assert len(paths) > 3  # some are content sooner than others
+    for one, other, again in zip(decisions, alone, live, strict=False):
+        assert (one.answer, one.path, one.reason) == (other.answer, other.path, other.reason)
+        assert (one.answer, one.path, one.reason) == (again.answer, again.path, again.reason)
+    # Beside everybody's score, which the report shows, both read the same sets bit by bit.
+    seen = {repr(row) for row in replayed}
+    assert all(repr(row) in seen for row in captured)
+
+
+def test_a_router_scores_sets_live_as_in_training(stepwise):
+    """What values of steps were fitted on is what the gate reads."""
+    run, checkpoint = stepwise
+    data, router = read_labelled_run(run), Router.load(checkpoint)
+    key = router.card.hidden_key
+    examples = gather_examples(data, router.features, hidden_key=key).take(range(40))
+    evidence = scored_sets_of(router.network, examples)
+    for index in range(40):
+        question, answers = data.queries[index].question, data.answers_before_oracle(index)
+        signs = router.question_columns(question)
+        assert signs == pytest.approx(evidence.columns(0)[[index]], abs=1e-6)
+        for subset in range(1, 1 << examples.members):
+            asked = [name for place, name in enumerate(answers) if subset >> place & 1]
+            live = router.read(question, {name: answers[name] for name in asked}).of_set
+            assert live.columns == pytest.approx(evidence.columns(subset)[[index]], abs=1e-4)
+            number = int(evidence.answer(subset)[index])
+            assert number == (
+                -1 if live.choice[0] < 0 else list(answers).index(asked[live.choice[0]])
+            )
 
 
 def test_a_run_with_a_mid_oracle_is_replayed_whole(three_tier_run):

@@ -44,12 +44,16 @@ def test_features_are_those_of_the_router(run, trained_on_hidden):
     assert vote_fails(examples).tolist() == failed
 
 
-def test_a_mid_oracle_is_no_member(run, three_tier_run):
-    examples = gather_examples(run, SPEC, hidden_key=HIDDEN_KEY)
-    three = gather_examples(read_labelled_run(three_tier_run), SPEC, hidden_key=HIDDEN_KEY)
-    assert three.members == 3
-    for ours, theirs in zip(three.tensors, examples.tensors, strict=True):
+def test_a_mid_oracle_is_a_member_that_is_not_asked_first(run, three_tier_run):
+    examples = gather_examples(run, SPEC, hidden_key=None)
+    three = gather_examples(read_labelled_run(three_tier_run), SPEC, hidden_key=None)
+    assert (three.members, three.asked_first) == (4, 3)
+    assert (examples.members, examples.asked_first) == (3, 3)
+    without = three.of_members([0, 1, 2])
+    for ours, theirs in zip(without.tensors, examples.tensors, strict=True):
         assert torch.equal(ours.nan_to_num(), theirs.nan_to_num())
+    with pytest.raises(RunFolderError, match="member 'mid-oracle' has no hidden states"):
+        gather_examples(read_labelled_run(three_tier_run), SPEC, hidden_key=HIDDEN_KEY)
 
 
 def test_taking_some(run):

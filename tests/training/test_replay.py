@@ -56,6 +56,7 @@ def test_a_mid_oracle_that_nobody_asks_costs_nothing(run, three_tier_run):
     scores = scored(0.4, 1.0, 0.9, 0.5)
     rows = replay(run, [0, 7, 9, 10], scores, POINT)
     three = replay(read_labelled_run(three_tier_run), [0, 7, 9, 10], scores, POINT)
+    assert POINT.policy == "parallel"
     assert three.models_called == rows.models_called
     assert three.final_cost_usd.tolist() == rows.final_cost_usd.tolist()
     assert three.final_answer == rows.final_answer

@@ -8,6 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from sklearn.metrics import roc_auc_score
@@ -20,11 +22,19 @@ from pyramid_moa.records import question_hash
 from pyramid_moa.router_model import hidden_rows
 from pyramid_moa.router_model.features import DEFAULT_GROUPS, FeatureSpec
 from pyramid_moa.router_model.router import Router
-from pyramid_moa.training.config import NetworkConfig, TrackingConfig
+from pyramid_moa.training.config import NetworkConfig, StepsConfig, TrackingConfig
 from pyramid_moa.training.module import RouterModule
 from pyramid_moa.training.replay import score_run
 from pyramid_moa.training.train import train
-from synthetic import COSTS, HIDDEN_KEY, MEMBERS, ORACLE, quick_config, write_recorded_table
+from synthetic import (
+    COSTS,
+    HIDDEN_KEY,
+    MEMBERS,
+    MID_ORACLE,
+    ORACLE,
+    quick_config,
+    write_recorded_table,
+)
 
 
 def made(run, out, **changes):
@@ -198,12 +208,52 @@ def test_a_run_that_is_all_train(run_of_one_split, tmp_path):
     assert "out of fold" in card.operating_points[0].split
 
 
-def test_a_mid_oracle_changes_nothing_of_the_router(three_tier_run, trained_on_hidden, tmp_path):
-    card, without = made(three_tier_run, tmp_path / "ck").card, Router.load(trained_on_hidden).card
-    assert card.member_names == list(MEMBERS)
-    assert card.oracle == ORACLE
-    assert card.weights_sha256 == without.weights_sha256
-    assert card.operating_points == without.operating_points
+def test_a_mid_oracle_is_asked_step_by_step(trained_on_three_tiers):
+    router = Router.load(trained_on_three_tiers)
+    assert router.card.member_names == [*MEMBERS, MID_ORACLE]
+    assert router.card.oracle == ORACLE
+    assert router.card.hidden_key is None  # a mid oracle has no states that are read
+    assert router.card.operating_points[0].policy == "sequential"
+    assert router.steps.members == (*MEMBERS, MID_ORACLE)
+    calls = router.card.typical_calls
+    assert set(calls) == {*MEMBERS, MID_ORACLE, ORACLE}
+    assert calls[MEMBERS[2]].cost_usd < calls[MID_ORACLE].cost_usd < calls[ORACLE].cost_usd
+
+
+def test_points_that_go_step_by_step(trained):
+    card = Router.load(trained).card
+    parallel = card.operating_points[0]
+    assert parallel.policy == "parallel"
+    steps = {point.name: point for point in card.operating_points if point.policy == "sequential"}
+    assert list(steps) == ["sequential", "sequential-accurate"]
+    assert steps["sequential"].accuracy >= parallel.accuracy
+    assert steps["sequential"].cost_ratio < parallel.cost_ratio
+    assert steps["sequential-accurate"].accuracy >= steps["sequential"].accuracy
+    assert {point.questions for point in steps.values()} == {parallel.questions}
+
+
+def test_what_cannot_be_had_step_by_step_is_said(imported_run, tmp_path):
+    run = shutil.copytree(imported_run, tmp_path / "run")
+    manifest = json.loads((run / "manifest.json").read_text())
+    manifest["costs"][-1]["price"] = {"input": 0.0, "output": 0.0}
+    (run / "manifest.json").write_text(json.dumps(manifest))
+    for part in (run / "generations").rglob("*.parquet"):
+        table = pq.read_table(part)
+        if "cost_usd" in table.column_names and table["model"][0].as_py() == ORACLE:
+            column = table.schema.get_field_index("cost_usd")
+            free = pa.array([0.0] * len(table))
+            pq.write_table(table.set_column(column, "cost_usd", free), part)
+    said = []
+    router = train(run, tmp_path / "ck", quick_config(), say=said.append)
+    assert router.steps is None
+    assert "no sequential policy: the oracle costs nothing" in said
+    assert all(point.policy == "parallel" for point in router.card.operating_points)
+
+
+def test_time_has_to_be_measured_to_be_weighed(imported_run, tmp_path):
+    config = quick_config(steps=StepsConfig(usd_per_second=0.01))
+    with pytest.raises(ConfigError, match="expected a run with measured latencies"):
+        train(imported_run, tmp_path / "ck", config)
 
 
 def test_a_run_without_training_queries(run_of_one_split, tmp_path):
@@ -364,7 +414,9 @@ def test_starting_with_a_handful_of_labels_keeps_what_is_started_from(trained, t
     kept = train(run, tmp_path / "kept", quick_config(), init=trained, say=said.append)
     before = Router.load(trained)
     assert torch.equal(kept.network.read.weight, before.network.read.weight)
-    assert kept.card.operating_points == before.card.operating_points
+    parallel = [point for point in before.card.operating_points if point.policy == "parallel"]
+    assert kept.card.operating_points == parallel  # steps are of other members
+    assert kept.steps is None
     assert kept.card.member_names == list(MEMBERS[:2])
     assert any("found 12" in line and "are kept as they are" in line for line in said)
     assert Router.load(tmp_path / "kept").card == kept.card

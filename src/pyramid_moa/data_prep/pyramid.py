@@ -116,11 +116,6 @@ class Pyramid:
         """Names of the members, best first."""
         return [spec.name for spec in self.members]
 
-    @property
-    def tiers(self) -> list[list[str]]:
-        """Names of those who are asked at once: members, then the oracle."""
-        return [self.member_names, [self.oracle.name]]
-
     def spec(self, name: str) -> ModelSpec:
         """The entry of a model by name."""
         return next(spec for spec in self.models if spec.name == name)

@@ -13,6 +13,7 @@ from typing import Any, BinaryIO
 from pyramid_moa.atomic_files import write_text_atomically
 from pyramid_moa.data_prep.datasets import LoadedDataset
 from pyramid_moa.errors import DataError
+from pyramid_moa.inference.budget import Budget
 from pyramid_moa.inference.gate import Gate
 from pyramid_moa.progress import Progress
 from pyramid_moa.records import Decision, Query
@@ -50,6 +51,7 @@ def answer_file(
     output: Path,
     *,
     identity: str,
+    budget: Budget | None = None,
     say: Callable[[str], None] = lambda line: None,
 ) -> AnswerTotals:
     """Answer every question of a data set into a JSONL file.
@@ -62,6 +64,7 @@ def answer_file(
         dataset: the questions.
         output: the JSONL file; an earlier one is replaced when the new one is complete.
         identity: what the answers depend on; a partial file of another identity is refused.
+        budget: of each question.
         say: told when an interrupted run is gone on with.
 
     Returns:
@@ -75,7 +78,8 @@ def answer_file(
         raise DataError(f"{output}: expected the name of a file for the answers, found a folder")
     partial = output.with_name(f"{output.name}.partial")
     output.parent.mkdir(parents=True, exist_ok=True)
-    head = {"identity": _identity(dataset, identity)}
+    limits = "" if budget in (None, Budget()) else f"\n{budget}"
+    head = {"identity": _identity(dataset, f"{identity}{limits}")}
     with _locked(partial) as file:
         rows = _recover(file, partial, head)
         if rows:
@@ -83,9 +87,10 @@ def answer_file(
         todo = islice(dataset.queries, len(rows), None)
         with Progress("answer", total=dataset.count - len(rows)) as bar:
             for batch in _batches(todo):
+                decisions = gate.answer_many(batch, budget=budget)
                 new = [
                     decision_row(query, decision)
-                    for query, decision in zip(batch, gate.answer_many(batch), strict=True)
+                    for query, decision in zip(batch, decisions, strict=True)
                 ]
                 _append(file, new)
                 rows.extend(new)

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 import time
 from collections.abc import Generator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -84,6 +85,12 @@ class Gate:
             check_requirements(router.card, pyramid, backends)
         point = point or (router.card.operating_point() if router else vote_point())
         check_point(point, router, pyramid)
+        if pyramid.mid_oracles and point.policy == "parallel":
+            logging.getLogger(__name__).warning(
+                "%s: asked by the sequential policy only; operating point %s is parallel",
+                ", ".join(spec.name for spec in pyramid.mid_oracles),
+                point.name,
+            )
         self._pyramid = pyramid
         self._backends = dict(backends)
         self._rules = Rules(

@@ -56,13 +56,14 @@ def check_requirements(card: RouterCard, pyramid: Pyramid, backends: Mapping[str
     """
     problems = _pyramid_problems(card, pyramid)
     needs_logprobs = {member.name: member.logprobs for member in card.members}
-    for name in pyramid.member_names:
+    for name in [*pyramid.member_names, *(spec.name for spec in pyramid.mid_oracles)]:
         backend = backends[name]
         if "stated" in card.feature_groups and not isinstance(backend, RecordedBackend):
             problems.append(f"{name}: its backend states no confidence, which the router reads")
         if needs_logprobs.get(name) and not backend.gives_logprobs:
             problems.append(f"{name}: its backend gives no token log-probabilities")
-        if card.hidden_key is not None and card.hidden_key not in backend.hidden_keys:
+        reads_it = card.hidden_key is not None and name in pyramid.member_names
+        if reads_it and card.hidden_key not in backend.hidden_keys:
             problems.append(f"{name}: its backend gives no hidden states {card.hidden_key}")
     _refuse(problems)
     _warn_of_strangers(card, pyramid)

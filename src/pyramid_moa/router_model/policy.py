@@ -11,6 +11,7 @@ __all__ = [
     "Rule",
     "Scores",
     "escalates",
+    "goes_up",
     "outvotes",
     "vote_point",
     "vote_scores",
@@ -100,6 +101,20 @@ class OperatingPoint:
 def escalates(scores: Scores, threshold: float) -> bool:
     """Whether the oracle is asked; where nothing can be said of the ensemble (NaN), it is."""
     return not scores.p_ensemble_fails <= threshold
+
+
+def goes_up(scores: Scores, point: OperatingPoint) -> bool:
+    """Whether the parallel policy asks the next tier; where nothing can be said (NaN), it does.
+
+    With the rule ``gain`` it does where the value of computation is worth its price: where
+    P(ensemble wrong, oracle right) - P(ensemble right, oracle wrong), which is
+    P(oracle right) - P(ensemble right), is larger than the threshold.
+    """
+    if point.rule == "failure":
+        return escalates(scores, point.threshold)
+    if scores.p_oracle_right is None:
+        return True
+    return not scores.p_oracle_right - (1.0 - scores.p_ensemble_fails) <= point.threshold
 
 
 def outvotes(scores: Scores, margin: float) -> bool:

@@ -12,7 +12,7 @@ from pyramid_moa.records import Generation
 from pyramid_moa.router_model.policy import (
     OperatingPoint,
     Scores,
-    escalates,
+    goes_up,
     outvotes,
     vote_scores,
 )
@@ -53,7 +53,9 @@ class Guide:
     """What decides the way of every query.
 
     Attributes:
-        tiers: names of models; those of a tier are asked at once, and the last is the oracle's.
+        tiers: names of models: the members, each mid oracle, the oracle. A parallel policy asks the
+            members at once and then the oracle; mid oracles are asked by the sequential one, which
+            knows what their answers are worth.
         point: the operating point.
         equal: whether two answers are equal.
         router: scores answers; None for the vote rule.
@@ -87,22 +89,12 @@ class Guide:
         """
         models = tuple(generations)
         if self.router is None:
-            return self._vote(models, [row.answer for row in generations.values()])
+            result = vote([row.answer for row in generations.values()], self.equal)
+            return Belief(vote=result, scores=vote_scores(result.share), of_set=None, models=models)
         reading = self.router.read(question, generations)
         return Belief(
             vote=reading.vote, scores=reading.scores, of_set=reading.of_set, models=models
         )
-
-    def _vote(self, models: tuple[str, ...], answers: Sequence[str | None]) -> Belief:
-        """Count votes; a mid oracle seconds the plurality of those before it, or does not."""
-        if models[-1] in self.tiers[0]:
-            result = vote(answers, self.equal)
-            share = result.share
-        else:
-            result, last = vote(answers[:-1], self.equal), answers[-1]
-            both = result.answer is not None and last is not None
-            share = float(both and self.equal(str(result.answer), str(last)))
-        return Belief(vote=result, scores=vote_scores(share), of_set=None, models=models)
 
 
 class Route:
@@ -185,43 +177,26 @@ class Route:
         return self.belief.supporter if self.belief is not None else None
 
     def _first(self) -> tuple[str, ...]:
-        if self._guide.steps is None:
-            return self._tier(0)
-        return self._step([])
+        if self._guide.steps is not None:
+            return self._step([])
+        members = self._affordable(self._guide.tiers[0])
+        return members or self._affordable([self._guide.oracle])
 
     def _next(self, known: Mapping[str, Generation]) -> tuple[str, ...]:
         if self._guide.steps is not None:
             return self._step(list(known))
-        guide = self._guide
-        last = len(guide.tiers) - 1
-        asked = max(
-            (number for number, tier in enumerate(guide.tiers) if self.wanted[0] in tier),
-            default=last,
-        )
-        if asked == last or (self.belief is not None and not self._goes_up(self.belief)):
+        if self.belief is not None and not goes_up(self.belief.scores, self._guide.point):
             return ()
-        return self._tier(asked + 1)
+        return self._affordable([self._guide.oracle])
 
-    def _goes_up(self, belief: Belief) -> bool:
-        """Whether the parallel policy asks the next tier."""
-        point = self._guide.point
-        if point.rule == "gain":
-            assert belief.scores.p_oracle_right is not None
-            gain = belief.scores.p_oracle_right - (1.0 - belief.scores.p_ensemble_fails)
-            return not gain <= point.threshold
-        return escalates(belief.scores, point.threshold)
-
-    def _tier(self, number: int) -> tuple[str, ...]:
-        """As many of a tier as there is a budget for, in their order; then the next tiers."""
-        for tier in self._guide.tiers[number:]:
-            chosen: list[str] = []
-            for name in tier:
-                if self._allowed([*chosen, name]):
-                    chosen.append(name)
-            self.limited = self.limited or len(chosen) < len(tier)
-            if chosen:
-                return tuple(chosen)
-        return ()
+    def _affordable(self, names: Sequence[str]) -> tuple[str, ...]:
+        """As many as there is a budget for, in their order."""
+        chosen: list[str] = []
+        for name in names:
+            if self._allowed([*chosen, name]):
+                chosen.append(name)
+        self.limited = self.limited or len(chosen) < len(names)
+        return tuple(chosen)
 
     def _step(self, known: list[str]) -> tuple[str, ...]:
         steps, router = self._guide.steps, self._guide.router

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pyramid_moa.errors import ConfigError
 from pyramid_moa.router_model.features import DEFAULT_GROUPS, FeatureGroup
 
-__all__ = ["NetworkConfig", "OptimiserConfig", "TrackingConfig", "TrainConfig"]
+__all__ = ["NetworkConfig", "OptimiserConfig", "StepsConfig", "TrackingConfig", "TrainConfig"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +60,19 @@ class OptimiserConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class StepsConfig:
+    """How the policy that goes step by step weighs money against time.
+
+    Attributes:
+        usd_per_second: what a second that a user waits is worth, in US dollars. With 0 only money
+            counts, and members are asked one after another; with more they may be asked together.
+            The run has to have measured latencies.
+    """
+
+    usd_per_second: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrackingConfig:
     """Where curves are written.
 
@@ -91,6 +104,7 @@ class TrainConfig:
             of it.
         network: its shape.
         optimiser: how it is fitted.
+        steps: how the policy that goes step by step weighs money against time.
         tracking: where curves are written.
         seed: of everything that is drawn at random.
     """
@@ -100,6 +114,7 @@ class TrainConfig:
     verifier: str | None = None
     network: NetworkConfig = field(default_factory=NetworkConfig)
     optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
+    steps: StepsConfig = field(default_factory=StepsConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
     seed: int = 0
 
@@ -138,6 +153,7 @@ class TrainConfig:
             "optimiser.max_epochs: 1 or more": optimiser.max_epochs >= 1,
             "optimiser.patience: 1 or more": optimiser.patience >= 1,
             "optimiser.oracle_weight: 0 or more, finite": 0 <= optimiser.oracle_weight < math.inf,
+            "steps.usd_per_second: 0 or more, finite": 0 <= self.steps.usd_per_second < math.inf,
             "seed: from 0 to 2**63 - 1": 0 <= self.seed < 2**63,
             "groups: agreement among them": "agreement" in self.groups,
             "verifier: a folder where groups name verifier, and else none": bool(self.verifier)

@@ -9,10 +9,10 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from pyramid_moa.training.draws import (
     Drawn,
-    all_members,
     draw,
     draw_members,
     draw_strangers,
+    first_members,
     served_whole,
 )
 from pyramid_moa.training.examples import Examples
@@ -103,9 +103,9 @@ class RouterDataModule(pl.LightningDataModule):
             yield self._data[key]
 
     def everybody(self) -> Iterator[RouterBatch]:
-        """All queries in order with all their members, however many."""
+        """All queries in order with all members of the first tier, however many."""
         for index in torch.arange(len(self._examples)).split(_EVERYBODY_BATCH):
-            members = all_members(self._examples, len(index))
+            members = first_members(self._examples, len(index))
             yield self._data[index, members, torch.zeros(len(index), dtype=torch.bool)]
 
     def _trainer(self) -> pl.Trainer:
@@ -152,7 +152,10 @@ class _Draws(Sampler[_Key]):
             torch.randperm(len(self._examples), generator=generator) for _ in range(self._rounds)
         ]
         for index in torch.cat(rounds).split(self._batch_size):
-            members = draw_members(self._examples.members, len(index), generator)
+            examples = self._examples
+            members = draw_members(
+                examples.members, len(index), generator, first_tier=examples.asked_first
+            )
             strangers = draw_strangers(len(index), generator)
             yield index[self._part], members[self._part], strangers[self._part]
 
@@ -176,7 +179,7 @@ class _Validation(Sampler[_Key]):
                 members = (
                     draw_members(self._examples.members, len(index), generator)
                     if many
-                    else all_members(self._examples, len(index))
+                    else first_members(self._examples, len(index))
                 )
                 strangers = torch.zeros(len(index), dtype=torch.bool)
                 yield index[self._part], members[self._part], strangers[self._part]

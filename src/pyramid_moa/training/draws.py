@@ -15,6 +15,7 @@ __all__ = [
     "draw",
     "draw_members",
     "draw_strangers",
+    "first_members",
     "members_in",
     "served_whole",
 ]
@@ -54,21 +55,29 @@ def all_members(examples: Examples, count: int) -> torch.Tensor:
     return torch.arange(examples.members).expand(count, -1)
 
 
+def first_members(examples: Examples, count: int) -> torch.Tensor:
+    """Those who are asked first at their own places: int [count, members of the first tier]."""
+    return torch.arange(examples.asked_first).expand(count, -1)
+
+
 def members_in(subset: int, members: int) -> torch.Tensor:
     """The members of a set, one bit each, in rising order: int [size of the set]."""
     return torch.tensor([number for number in range(members) if subset >> number & 1])
 
 
-def draw_members(members: int, count: int, generator: torch.Generator) -> torch.Tensor:
+def draw_members(
+    members: int, count: int, generator: torch.Generator, *, first_tier: int | None = None
+) -> torch.Tensor:
     """Draw who is asked.
 
-    Half of the draws from a small pyramid ask everybody, as it is served; the others, and all
-    draws from many members, ask a random number of random members.
+    Half of the draws from a small pyramid ask as it is served: everybody, or all up to some tier.
+    The others, and all draws from many members, ask a random number of random members.
 
     Args:
         members: M.
         count: of draws.
         generator: drawn from.
+        first_tier: how many are asked first; the others follow one by one. All, where left out.
 
     Returns:
         Members by number in rising order, -1 for a place that stays empty: int [count, places].
@@ -83,6 +92,10 @@ def draw_members(members: int, count: int, generator: torch.Generator) -> torch.
         sizes = torch.where(everybody, places, sizes)
     order = torch.where(torch.arange(places) < sizes, order, members)
     order = order.sort(1).values
+    if whole and first_tier is not None and first_tier < members:
+        up_to = torch.randint(first_tier, members + 1, (count, 1), generator=generator)
+        tiers = torch.where(torch.arange(members) < up_to, torch.arange(members), members)
+        order = torch.where(everybody, tiers, order)
     return torch.where(order == members, _NOBODY, order)
 
 

@@ -6,9 +6,9 @@ from pathlib import Path
 from pyramid_moa.data_prep.labelled_run import LabelledRun, read_labelled_run
 from pyramid_moa.errors import ConfigError
 from pyramid_moa.records import question_hash
-from pyramid_moa.router_model.policy import vote_point, vote_scores
+from pyramid_moa.router_model.policy import PolicyKind, vote_point, vote_scores
 from pyramid_moa.router_model.router import Router
-from pyramid_moa.training.replay import check_fit, replay, score_run
+from pyramid_moa.training.replay import check_fit, check_steps, replay, score_run
 from pyramid_moa.training.report import check_report_folder, write_report
 
 __all__ = ["evaluate"]
@@ -21,6 +21,7 @@ def evaluate(
     router: str | Path | None = None,
     split: str = "test",
     point: str | None = None,
+    policy: PolicyKind | None = None,
     seed: int = 0,
     own_grader: str | None = None,
     say: Callable[[str], None] = lambda line: None,
@@ -33,6 +34,7 @@ def evaluate(
         router: the checkpoint folder; None evaluates the vote rule (all agree).
         split: which queries, or ``all``.
         point: name of the operating point; the checkpoint's first where it is left out.
+        policy: that the point has to have; without a name, its first of that policy is taken.
         seed: of the bootstrap and the choice of examples.
         own_grader: the caller's own ``module:function``, where the run was graded by it.
         say: shown the main figures, and what to know of them.
@@ -47,8 +49,9 @@ def evaluate(
         DataError: ``out`` holds something else.
     """
     out = Path(out)
-    if point is not None and router is None:
-        raise ConfigError(f"operating point {point!r}: expected a router that has it, found none")
+    if (point is not None or policy == "sequential") and router is None:
+        wanted = f"operating point {point!r}" if point is not None else f"policy {policy}"
+        raise ConfigError(f"{wanted}: expected a router that has it, found none")
     check_report_folder(out)
     data = read_labelled_run(Path(run), own_grader=own_grader)
     positions = list(range(len(data.queries))) if split == "all" else data.of_split(split)
@@ -57,6 +60,7 @@ def evaluate(
         "grader": data.manifest.grader,
         "pyramid": f"{', '.join(data.manifest.members)} -> {data.manifest.oracle}",
     }
+    loaded = None
     if router is None:
         scores = [vote_scores(data.labels[index].vote_share) for index in positions]
         chosen = vote_point()
@@ -66,7 +70,8 @@ def evaluate(
         loaded = loaded.graded_by(data.manifest.grader, data.manifest.members) or loaded
         check_fit(data, loaded)
         scores = score_run(data, loaded, positions)
-        chosen = loaded.card.operating_point(point)
+        chosen = loaded.card.operating_point(point, policy=policy)
+        check_steps(data, loaded, chosen)
         extra["router trained on"] = str(loaded.card.trained_on.get("dataset"))
         extra["operating point"] = (
             f"{chosen.name}: {chosen.target}; chosen on {chosen.questions} {chosen.split} questions"
@@ -74,7 +79,8 @@ def evaluate(
         if seen := _seen(data, loaded, positions):
             extra["note"] = f"the router has seen {seen} of these questions in training"
             say(extra["note"])
-    return write_report(replay(data, positions, scores, chosen), out, seed=seed, extra=extra)
+    outcomes = replay(data, positions, scores, chosen, router=loaded)
+    return write_report(outcomes, out, seed=seed, extra=extra)
 
 
 def _seen(run: LabelledRun, router: Router, positions: list[int]) -> int:

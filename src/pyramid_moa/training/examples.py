@@ -31,6 +31,8 @@ class Examples:
         oracle_right: [n], 1 where the oracle's answer is right.
         hidden: [n, H] for each member, read as they are needed; empty where none are read.
         questions: hash of each query's question, n.
+        first_tier: how many of the members are asked first; those after them are mid oracles, each
+            a tier of its own. None for all of them.
     """
 
     answers: torch.Tensor
@@ -41,6 +43,12 @@ class Examples:
     oracle_right: torch.Tensor
     hidden: tuple[HiddenRows, ...]
     questions: tuple[str, ...]
+    first_tier: int | None = None
+
+    @property
+    def asked_first(self) -> int:
+        """How many are asked first."""
+        return self.members if self.first_tier is None else self.first_tier
 
     @property
     def members(self) -> int:
@@ -78,6 +86,7 @@ class Examples:
             oracle_right=oracle_right,
             hidden=tuple(ChosenRows(rows, index.numpy()) for rows in self.hidden),
             questions=tuple(self.questions[position] for position in positions),
+            first_tier=self.first_tier,
         )
 
     def of_members(self, numbers: Sequence[int]) -> "Examples":
@@ -90,6 +99,7 @@ class Examples:
             clusters=same_answers(self.clusters[:, index]),
             right=self.right[:, index],
             hidden=tuple(self.hidden[number] for number in numbers) if self.hidden else (),
+            first_tier=None,
         )
 
 
@@ -124,10 +134,13 @@ def gather_examples(
         hidden_key: the hidden state to read, or None.
         verifier: reads the answers, where the groups want one.
 
+    Returns:
+        Of members and mid oracles, which are members of later tiers.
+
     Raises:
-        RunFolderError: the run lacks the hidden state, or it is not finite.
+        RunFolderError: the run lacks the hidden state, or it is not finite; mid oracles have none.
     """
-    members = run.manifest.members
+    members = run.manifest.models_before_oracle
     hidden = tuple(hidden_rows_of(run, name, hidden_key) for name in members) if hidden_key else ()
     evidence = []
     with Progress("features", total=len(run.queries)) as progress:
@@ -149,6 +162,7 @@ def gather_examples(
         oracle_right=torch.tensor([label.oracle_correct for label in run.labels]).float(),
         hidden=hidden,
         questions=tuple(question_hash(query.question) for query in run.queries),
+        first_tier=len(run.manifest.members),
     )
 
 
@@ -158,11 +172,11 @@ def hidden_rows_of(run: LabelledRun, member: str, key: str) -> HiddenRows:
     Raises:
         RunFolderError: the run lacks them, or they are not finite.
     """
-    rows = run.hidden_states[member].get(key)
+    rows = run.hidden_states.get(member, {}).get(key)
     if rows is None:
         raise RunFolderError(
             f"member {member!r} has no hidden states {key!r} in this run; it has "
-            f"{', '.join(run.hidden_states[member]) or 'none'}"
+            f"{', '.join(run.hidden_states.get(member, {})) or 'none'}"
         )
     # A sum is finite if all of its numbers are: float32 has room for that of float16.
     sums = [float(float_rows(rows, span).sum()) for span in spans(len(rows))]

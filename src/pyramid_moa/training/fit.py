@@ -26,7 +26,7 @@ from pyramid_moa.router_model.policy import Scores
 from pyramid_moa.router_model.vote_figures import vote_places
 from pyramid_moa.training.config import TrainConfig
 from pyramid_moa.training.data_module import RouterBatch, RouterDataModule
-from pyramid_moa.training.draws import all_members, draw, served_whole
+from pyramid_moa.training.draws import all_members, draw, first_members, served_whole
 from pyramid_moa.training.examples import Examples
 from pyramid_moa.training.module import RouterModule
 from pyramid_moa.training.new_features import fit_new_inputs, ignore_never_known
@@ -212,8 +212,9 @@ def _is_whole(last: Path) -> bool:
 
 
 def vote_fails(examples: Examples) -> torch.Tensor:
-    """Where the majority's answer is wrong: bool [n]."""
-    voted = examples.right.gather(1, vote_places(examples.clusters)[:, None])[:, 0]
+    """Where the majority's answer, of those who are asked first, is wrong: bool [n]."""
+    clusters = examples.clusters[:, : examples.asked_first]
+    voted = examples.right.gather(1, vote_places(clusters)[:, None])[:, 0]
     return voted == 0
 
 
@@ -364,7 +365,7 @@ def _trainer(
 
 
 def scored(network: RouterNetwork, examples: Examples, *, strangers: bool = False) -> Scored:
-    """What a fitted network says of queries, everybody asked.
+    """What a fitted network says of queries, the whole first tier asked.
 
     Args:
         network: calibrated.
@@ -375,7 +376,7 @@ def scored(network: RouterNetwork, examples: Examples, *, strangers: bool = Fals
     with torch.inference_mode():
         components = network.reduce_rows(examples.hidden, len(examples))
         for index in torch.arange(len(examples)).split(_SCORED_AT_ONCE):
-            members = all_members(examples, len(index))
+            members = first_members(examples, len(index))
             unknown = torch.full((len(index),), strangers)
             drawn = draw(examples, components, index, members, unknown)
             probabilities, right = network.probabilities(drawn.inputs)

@@ -33,7 +33,7 @@ def choose_hidden_key(run: LabelledRun, wanted: str, labelled: Sequence[int]) ->
 
     ``auto`` takes the one whose principal components, beside the vote share, give the best
     log-loss of the vote's failures by 4-fold cross-validation (logistic regression); where there
-    are too few failures to tell, the first.
+    are too few failures to tell, the first. Where there are mid oracles none is read.
 
     Args:
         run: with hidden states.
@@ -46,7 +46,8 @@ def choose_hidden_key(run: LabelledRun, wanted: str, labelled: Sequence[int]) ->
     """
     if wanted == "none":
         return None
-    available = run.hidden_keys
+    # Every answer that is read needs a state, and mid oracles have none.
+    available = [] if run.manifest.mid_oracles else run.hidden_keys
     if wanted != "auto":
         if wanted not in available:
             raise ConfigError(

@@ -69,6 +69,8 @@ class Outcomes:
         price_note: what a reader must know of the prices, or an empty string.
         tokens_estimated: whether costs rest on estimated token counts.
         failed_generations: number of answers that are missing because a call failed.
+        mid_oracles: names of the tiers between members and oracle.
+        mid_flops: FLOPs of their answers, float [n, mid oracles]; nan where unknown.
 
     Raises:
         DataError: a column has the wrong length, type or range; all problems are named at once.
@@ -108,6 +110,8 @@ class Outcomes:
     price_note: str = ""
     tokens_estimated: bool = False
     failed_generations: int = 0
+    mid_oracles: tuple[str, ...] = ()
+    mid_flops: FloatArray | None = None
 
     def __post_init__(self) -> None:
         """Refuse columns that do not fit each other."""
@@ -133,7 +137,11 @@ class Outcomes:
         """FLOPs of the calls made at the operating point, float [n]; nan where unknown."""
         members = np.where(self.members_called, self.member_flops, 0.0).sum(axis=1)
         flops: FloatArray = members + np.where(self.escalated, self.oracle_flops, 0.0)
-        return flops
+        if self.mid_flops is None or not self.mid_oracles:
+            return flops
+        asked = [[name in called for name in self.mid_oracles] for called in self.models_called]
+        spent: FloatArray = flops + np.where(asked, self.mid_flops, 0.0).sum(axis=1)
+        return spent
 
     @property
     def vote_accepted(self) -> BoolArray:
@@ -200,7 +208,7 @@ def _name_problems(rows: Outcomes) -> list[str]:
     problems = []
     if len(set(rows.query_ids)) != rows.n:
         problems.append("query_ids: expected distinct ids")
-    names = (*rows.members, rows.oracle)
+    names = (*rows.members, *rows.mid_oracles, rows.oracle)
     if len(set(names)) != len(names):
         problems.append(f"members and oracle: expected distinct names, found {', '.join(names)}")
     strangers = {name for called in rows.models_called for name in called} - set(names)

@@ -1,6 +1,7 @@
 """Evaluation replays the gate's decisions over stored generations."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -8,11 +9,12 @@ from numpy.typing import NDArray
 from pyramid_moa.data_prep.labelled_run import LabelledRun
 from pyramid_moa.errors import CheckpointError
 from pyramid_moa.records import Generation
-from pyramid_moa.router_model.policy import OperatingPoint, Scores, escalates
+from pyramid_moa.router_model.policy import OperatingPoint, Scores, goes_up, outvotes
+from pyramid_moa.router_model.route import Guide, Route
 from pyramid_moa.router_model.router import Router
 from pyramid_moa.training.outcomes import Outcomes
 
-__all__ = ["check_fit", "replay", "score_run"]
+__all__ = ["check_fit", "check_steps", "replay", "score_run"]
 
 
 def check_fit(run: LabelledRun, router: Router) -> None:
@@ -39,6 +41,24 @@ def check_fit(run: LabelledRun, router: Router) -> None:
         raise CheckpointError("this checkpoint does not fit this run: " + "; ".join(problems))
 
 
+def check_steps(run: LabelledRun, router: Router, point: OperatingPoint) -> None:
+    """Make sure that a point can be followed on a run.
+
+    Raises:
+        CheckpointError: it goes step by step, and the router does not know what steps to the run's
+            models are worth.
+    """
+    if point.policy == "parallel":
+        return
+    known = list(router.steps.members) if router.steps is not None else []
+    if sorted(known) != sorted(run.manifest.models_before_oracle):
+        raise CheckpointError(
+            f"operating point {point.name!r}: expected a router that knows what steps to "
+            f"{', '.join(run.manifest.models_before_oracle)} are worth, found "
+            f"{', '.join(known) or 'one that knows no steps'}; train it on a run of these"
+        )
+
+
 def score_run(run: LabelledRun, router: Router, positions: Sequence[int]) -> list[Scores]:
     """Score queries of a run by the call that the gate makes for each."""
     return [
@@ -51,14 +71,17 @@ def replay(
     positions: Sequence[int],
     scores: Sequence[Scores],
     point: OperatingPoint,
+    *,
+    router: Router | None = None,
 ) -> Outcomes:
     """Decide every query as the gate would.
 
     Args:
         run: stored generations and labels.
         positions: of the queries.
-        scores: one each.
+        scores: one each, all members asked.
         point: the operating point.
+        router: asked again after every step, where there are several.
 
     Returns:
         What happened, in columns.
@@ -69,7 +92,6 @@ def replay(
     queries = [run.queries[index] for index in positions]
     rows = [[run.generations[name][index] for name in members] for index in positions]
     oracle = [run.generations[manifest.oracle][index] for index in positions]
-    escalated = np.array([escalates(score, point.threshold) for score in scores], dtype=bool)
     vote_correct = np.array([label.vote_correct for label in labels], dtype=bool)
     # Whoever stands for the ensemble's answer: the router's choice, or the majority's.
     spoken_for = [
@@ -88,8 +110,16 @@ def replay(
         dtype=bool,
     )
     oracle_correct = np.array([label.oracle_correct for label in labels], dtype=bool)
-    # Where the oracle was asked in vain (it failed), the gate falls back on the ensemble.
-    oracle_used = escalated & np.array([row.error is None for row in oracle], dtype=bool)
+    if point.policy == "parallel":
+        ends = [
+            _parallel_end(run, index, score, point, row, answer)
+            for index, score, row, answer in zip(
+                positions, scores, spoken_for, ensemble_answer, strict=True
+            )
+        ]
+    else:
+        guide = Guide(tiers=manifest.tiers, point=point, equal=run.grader.equal, router=router)
+        ends = [_walked_end(guide, run, index) for index in positions]
     member_cost = _table(rows, _cost)
     oracle_cost = np.array([_cost(row) for row in oracle])
     costs = {cost.name: cost for cost in manifest.costs}
@@ -131,22 +161,92 @@ def replay(
         p_oracle_right=np.array(
             [np.nan if s.p_oracle_right is None else s.p_oracle_right for s in scores]
         ),
-        final_answer=tuple(
-            label.oracle_answer if used else answer
-            for label, answer, used in zip(labels, ensemble_answer, oracle_used, strict=True)
+        final_answer=tuple(end.answer for end in ends),
+        models_called=tuple(end.called for end in ends),
+        escalated=np.array([manifest.oracle in end.called for end in ends], dtype=bool),
+        final_correct=np.array([end.correct for end in ends], dtype=bool),
+        final_cost_usd=np.array(
+            [
+                sum(_cost(run.generations[name][index]) for name in end.called)
+                for index, end in zip(positions, ends, strict=True)
+            ],
+            dtype=np.float64,
         ),
-        models_called=tuple(
-            (*members, manifest.oracle) if asked else members for asked in escalated
-        ),
-        escalated=escalated,
-        final_correct=np.where(oracle_used, oracle_correct, ensemble_correct),
-        final_cost_usd=member_cost.sum(axis=1) + np.where(escalated, oracle_cost, 0.0),
+        mid_oracles=tuple(manifest.mid_oracles),
+        mid_flops=np.array(
+            [[flops(run.generations[n][i]) for n in manifest.mid_oracles] for i in positions],
+            dtype=np.float64,
+        ).reshape(len(positions), -1),
         threshold=point.threshold,
         operating_point=point.name,
         reference="gold" if manifest.reference == "gold" else "oracle",
         price_note=manifest.price_note,
         tokens_estimated=manifest.tokens_estimated,
         failed_generations=sum(row.error is not None for own in [*rows, oracle] for row in own),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _End:
+    """Where a query's way ended: whom it asked, in order, and what it answers."""
+
+    called: tuple[str, ...]
+    answer: str | None
+    correct: bool
+
+
+def _parallel_end(
+    run: LabelledRun,
+    index: int,
+    scores: Scores,
+    point: OperatingPoint,
+    supporter: Generation | None,
+    ensemble_answer: str | None,
+) -> _End:
+    """Everybody of the first tier was asked; one decision is left."""
+    label, manifest = run.labels[index], run.manifest
+    members, oracle = tuple(manifest.members), run.generations[manifest.oracle][index]
+    own = _End(
+        called=members,
+        answer=ensemble_answer,
+        correct=label.vote_correct if supporter is None else bool(supporter.correct),
+    )
+    if not goes_up(scores, point):
+        return own
+    called = (*members, manifest.oracle)
+    # Where the oracle was asked in vain (it failed), the gate falls back on the ensemble.
+    kept = oracle.error is not None or _is_outvoted(run, oracle, ensemble_answer, scores, point)
+    if kept:
+        return _End(called=called, answer=own.answer, correct=own.correct)
+    return _End(called=called, answer=label.oracle_answer, correct=label.oracle_correct)
+
+
+def _is_outvoted(
+    run: LabelledRun,
+    oracle: Generation,
+    own: str | None,
+    scores: Scores,
+    point: OperatingPoint,
+) -> bool:
+    if point.outvote is None or own is None:
+        return False
+    if oracle.answer is None:
+        return True
+    return not run.grader.equal(own, oracle.answer) and outvotes(scores, point.outvote)
+
+
+def _walked_end(guide: Guide, run: LabelledRun, index: int) -> _End:
+    """Let a query take its steps, its models answering what they answered then."""
+    route = Route(guide, run.queries[index].question)
+    answers = run.answers_before_oracle(index)
+    answers[guide.oracle] = run.generations[guide.oracle][index]
+    while route.wanted:
+        route.receive({name: answers[name] for name in route.wanted})
+    last = answers[route.answered_by] if route.answered_by is not None else None
+    return _End(
+        called=tuple(route.generations),
+        answer=last.answer if last is not None else None,
+        correct=bool(last is not None and last.correct),
     )
 
 

@@ -1,4 +1,4 @@
-"""What a router says of some queries, set by set, as values of steps are fitted and walked on it."""
+"""What a router says of queries, set by set, as values of steps are fitted and walked on it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

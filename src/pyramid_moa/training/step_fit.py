@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from pyramid_moa.data_prep.labelled_run import LabelledRun
 from pyramid_moa.errors import ConfigError
@@ -131,9 +130,11 @@ def fit_step_policy(
         usd_per_second: price of a second waited for; with one, members may be asked together.
     """
     *members, oracle = run.manifest.models
-    groups = single_members(len(members)) if usd_per_second == 0 else reachable_sets(
+    groups = (
         single_members(len(members))
-    )[1:]
+        if usd_per_second == 0
+        else reachable_sets(single_members(len(members)))[1:]
+    )
     prices = _prices(groups, members, oracle, calls, usd_per_second)
     values = _fit(evidence, answered, groups, prices)
     return StepPolicy(members=tuple(members), oracle=oracle, values=values)

@@ -32,6 +32,8 @@ from pyramid_moa.training.operating_points import (
     threshold_table,
 )
 from pyramid_moa.training.replay import replay, score_run
+from pyramid_moa.training.step_fit import typical_calls
+from pyramid_moa.training.stepwise_points import fit_stepwise
 from pyramid_moa.training.tracking import tracking
 
 __all__ = ["train"]
@@ -106,13 +108,20 @@ def train(
         )
         scores = fitted.out_of_fold.scores([data.labels[i].vote_answer for i in fitted_on])
         curve = threshold_table(replay(data, fitted_on, scores, _UNDECIDED), split=_OUT_OF_FOLD)
+        stepwise = None
+        if kept is None:
+            stepwise = fit_stepwise(
+                data, fitted_on, calibration, examples, fitted.network, config, say=say
+            )
         router = Router(
             replace(
                 _card(data, spec, key, examples, fitted.network, config),
                 verifier_sha256=verifier.sha256 if verifier is not None else None,
+                typical_calls=typical_calls(data, fitted_on),
             ),
             fitted.network,
             verifier=verifier,
+            steps=stepwise.policy if stepwise is not None else None,
             own_grader=own_grader,
         )
         router.card = replace(
@@ -125,10 +134,16 @@ def train(
             validation=_validation_figures(data, fitted_on, scores),
             validation_curve=curve.curve(),
             # A handful of labels fixes no threshold.
-            operating_points=start.card.operating_points
+            operating_points=_parallel_points(start.card)
             if start is not None and kept is not None
             else default_points(_calibration_table(data, router, calibration) or curve),
         )
+        if stepwise is not None:
+            points = router.card.operating_points
+            steps = stepwise.points(points[0])
+            # Mid oracles are there to be asked, which only this policy does.
+            points = [*steps, *points] if data.manifest.mid_oracles else [*points, *steps]
+            router.card = replace(router.card, operating_points=points)
         router.save(out)
         followed.result(router.card.validation, router.card.validation_curve, out)
     (work / LAST).unlink(missing_ok=True)
@@ -161,14 +176,16 @@ def _card(
     config: TrainConfig,
 ) -> RouterCard:
     sizes: list[int | None] = [states.shape[1] for states in examples.hidden]
-    sizes = sizes or [None] * examples.members
+    sizes = sizes or [None] * examples.members  # where there are mid oracles none are read
     slopes = network.calibration.tolist()
     return RouterCard(
         members=[
             RouterMember(
                 name=name, hidden_size=size, logprobs=_has_logprobs(spec, examples, number)
             )
-            for number, (name, size) in enumerate(zip(run.manifest.members, sizes, strict=True))
+            for number, (name, size) in enumerate(
+                zip(run.manifest.models_before_oracle, sizes, strict=True)
+            )
         ],
         oracle=run.manifest.oracle,
         grader=run.manifest.grader,
@@ -196,6 +213,12 @@ def _card(
         validation_curve=[],
         operating_points=[_UNDECIDED],
     )
+
+
+def _parallel_points(card: RouterCard) -> list[OperatingPoint]:
+    """Points that do not go by steps, which are of other members."""
+    points = [point for point in card.operating_points if point.policy == "parallel"]
+    return points or [_UNDECIDED]
 
 
 def _told(config: TrainConfig) -> dict[str, Any]:

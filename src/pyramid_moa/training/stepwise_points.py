@@ -1,0 +1,205 @@
+"""The sequential policy of a training: fitted, and its operating points chosen."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from pyramid_moa.data_prep.labelled_run import LabelledRun
+from pyramid_moa.router_model.network import RouterNetwork
+from pyramid_moa.router_model.policy import OperatingPoint
+from pyramid_moa.router_model.step_policy import StepPolicy
+from pyramid_moa.training.config import TrainConfig
+from pyramid_moa.training.examples import Examples
+from pyramid_moa.training.fit import held_out_parts
+from pyramid_moa.training.outcomes import FloatArray
+from pyramid_moa.training.state_walk import Walk, walk
+from pyramid_moa.training.step_fit import (
+    Answered,
+    answered_by,
+    fit_step_policy,
+    out_of_fold_walk,
+    scored_sets_of,
+    typical_calls,
+    why_no_steps,
+)
+
+__all__ = ["StepDial", "Stepwise", "fit_stepwise", "step_dial"]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class StepDial:
+    """What every setting of a sequential policy came to on n queries, K settings.
+
+    Attributes:
+        settings: accuracy that the price of one oracle call had to buy, falling, float [K].
+        correct: whether the final answer is right, bool [K, n].
+        cost: of all calls, USD, float [K, n].
+        escalated: whether the oracle was asked, bool [K, n].
+        oracle_cost: of asking the oracle every time, USD, float [n].
+    """
+
+    settings: FloatArray
+    correct: np.ndarray[tuple[int, int], np.dtype[np.bool_]]
+    cost: FloatArray
+    escalated: np.ndarray[tuple[int, int], np.dtype[np.bool_]]
+    oracle_cost: FloatArray
+
+    @property
+    def accuracy(self) -> FloatArray:
+        """Float [K]."""
+        mean: FloatArray = self.correct.mean(axis=1)
+        return mean
+
+    @property
+    def cost_ratio(self) -> FloatArray:
+        """All-in, relative to asking the oracle every time, float [K]."""
+        ratio: FloatArray = self.cost.sum(axis=1) / self.oracle_cost.sum()
+        return ratio
+
+    def point(self, setting: int, *, name: str, target: str, split: str) -> OperatingPoint:
+        """A setting as an operating point, with what it came to here."""
+        return OperatingPoint(
+            name=name,
+            threshold=float(self.settings[setting]),
+            target=target,
+            split=split,
+            questions=self.correct.shape[1],
+            accuracy=float(self.accuracy[setting]),
+            escalation_rate=float(self.escalated[setting].mean()),
+            cost_ratio=float(self.cost_ratio[setting]),
+            policy="sequential",
+        )
+
+    def curve(self) -> list[dict[str, float]]:
+        """All settings as plain values."""
+        return [
+            {
+                "threshold": float(self.settings[place]),
+                "escalation_rate": float(self.escalated[place].mean()),
+                "accuracy": float(self.accuracy[place]),
+                "cost_ratio": float(self.cost_ratio[place]),
+            }
+            for place in range(len(self.settings))
+        ]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Stepwise:
+    """A fitted sequential policy, and what it came to on queries that it was not fitted on.
+
+    Attributes:
+        policy: fitted.
+        dial: what its settings came to.
+        split: of the queries that this is told of.
+    """
+
+    policy: StepPolicy
+    dial: StepDial
+    split: str
+
+    def points(self, parallel: OperatingPoint) -> list[OperatingPoint]:
+        """Operating points.
+
+        Args:
+            parallel: the default point of the policy that asks all members at once.
+        """
+        accuracy, cost = self.dial.accuracy, self.dial.cost_ratio
+        points = []
+        wanted = parallel.accuracy
+        if wanted is not None and (good := np.flatnonzero(accuracy >= wanted - 1e-12)).size:
+            points.append(
+                self.dial.point(
+                    int(good[np.argmin(cost[good])]),
+                    name="sequential",
+                    target=f"the accuracy of {parallel.name}, step by step, at the least cost",
+                    split=self.split,
+                )
+            )
+        best = np.flatnonzero(accuracy == accuracy.max())
+        points.append(
+            self.dial.point(
+                int(best[np.argmin(cost[best])]),
+                name="sequential-accurate",
+                target="the most accurate, step by step",
+                split=self.split,
+            )
+        )
+        return points
+
+
+def fit_stepwise(
+    run: LabelledRun,
+    fitted_on: Sequence[int],
+    calibration: Sequence[int],
+    examples: Examples,
+    network: RouterNetwork,
+    config: TrainConfig,
+    *,
+    say: Callable[[str], None] = lambda line: None,
+) -> Stepwise | None:
+    """Fit what steps are worth, and see what each setting comes to.
+
+    Args:
+        run: the labelled data.
+        fitted_on: positions of the queries that the network was fitted on.
+        calibration: positions of those kept for choosing points; where there are none the fitted
+            ones are decided out of fold.
+        examples: of the whole run.
+        network: fitted.
+        config: of the training.
+        say: told why there is no such policy.
+
+    Returns:
+        The policy, or None where nothing can be said of steps.
+    """
+    calls = typical_calls(run, fitted_on)
+    if reason := why_no_steps(run, calls):
+        say(f"no sequential policy: {reason}")
+        return None
+    own = examples.take(fitted_on)
+    held_out = held_out_parts(own.questions, seeds=config.network.seeds, seed=config.seed)
+    evidence, answered = scored_sets_of(network, own, held_out), answered_by(run, fitted_on)
+    policy = fit_step_policy(
+        evidence, answered, run, calls, usd_per_second=config.steps.usd_per_second
+    )
+    if calibration:
+        dial = step_dial(run, policy, network, examples, calibration)
+        return Stepwise(policy=policy, dial=dial, split="calibration")
+    walked = out_of_fold_walk(policy, evidence, answered, own.questions)
+    return Stepwise(
+        policy=policy,
+        dial=_dial(policy, walked, answered),
+        split="train and validation, out of fold",
+    )
+
+
+def step_dial(
+    run: LabelledRun,
+    policy: StepPolicy,
+    network: RouterNetwork,
+    examples: Examples,
+    positions: Sequence[int],
+) -> StepDial:
+    """See what each setting of a policy comes to on queries that it was not fitted on.
+
+    Args:
+        run: the labelled data.
+        policy: of its models.
+        network: that it was fitted with.
+        examples: of the whole run.
+        positions: of the queries.
+    """
+    evidence = scored_sets_of(network, examples.take(positions))
+    return _dial(policy, walk(policy.values, evidence), answered_by(run, positions))
+
+
+def _dial(policy: StepPolicy, walked: Walk, answered: Answered) -> StepDial:
+    n = len(answered.correct)
+    return StepDial(
+        settings=policy.values.dial,
+        correct=answered.correct[np.arange(n), walked.answer],
+        cost=(walked.called * answered.cost).sum(axis=2),
+        escalated=walked.called[..., -1],
+        oracle_cost=answered.cost[:, -1],
+    )
