@@ -108,18 +108,13 @@ class Pyramid:
 
     @property
     def tiers(self) -> list[list[str]]:
-        """Names by tier: the members together, then each mid oracle and the oracle alone."""
+        """Names of those who are asked at once: the members, each mid oracle, then the oracle."""
         return [self.member_names, *([spec.name] for spec in self.oracles)]
 
     @property
     def member_names(self) -> list[str]:
         """Names of the members, best first."""
         return [spec.name for spec in self.members]
-
-    @property
-    def tiers(self) -> list[list[str]]:
-        """Names of those who are asked at once: members, then the oracle."""
-        return [self.member_names, [self.oracle.name]]
 
     def spec(self, name: str) -> ModelSpec:
         """The entry of a model by name."""
