@@ -108,7 +108,7 @@ class Pyramid:
 
     @property
     def tiers(self) -> list[list[str]]:
-        """Names by tier: the members together, then each mid oracle and the oracle alone."""
+        """Names of those who are asked at once: the members, each mid oracle, then the oracle."""
         return [self.member_names, *([spec.name] for spec in self.oracles)]
 
     @property
