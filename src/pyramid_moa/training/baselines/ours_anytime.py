@@ -1,13 +1,11 @@
 """Our router, member by member: after every answer stop, ask the next member, or the oracle."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from pyramid_moa.errors import ConfigError
-from pyramid_moa.router_model.set_scores import SetScores
 from pyramid_moa.router_model.state_values import StateValues
 from pyramid_moa.training.baselines.cascade_routing import MOST_MEMBERS
 from pyramid_moa.training.baselines.inner_folds import inner_folds
@@ -17,6 +15,7 @@ from pyramid_moa.training.baselines.rule import Choices, FittedRule, HeldOut
 from pyramid_moa.training.baselines.rule_run import Positions, RuleRun
 from pyramid_moa.training.baselines.stepwise import fit_steps, stepwise_choices
 from pyramid_moa.training.outcomes import FloatArray
+from pyramid_moa.training.scored_sets import ScoredSets
 from pyramid_moa.training.state_fit import lambdas
 from pyramid_moa.training.state_walk import joined_walks, walk
 
@@ -66,7 +65,11 @@ class AnytimeRule:
         trained = self.router.trained(data, train, seed, held_out)
         if trained is None:
             return _FellBack(everybody)
-        evidence = _Evidence(trained.out_of_fold_sets(), trained.questions(data, train), data)
+        evidence = ScoredSets(
+            sets=trained.out_of_fold_sets(),
+            questions=trained.questions(data, train),
+            members=data.members,
+        )
         steps = lambdas()
         parts = []
         for fitted, held in inner_folds(data, train, seed):
@@ -79,28 +82,6 @@ class AnytimeRule:
             dial=np.concatenate([steps, everybody.dial]),
             train=_side_by_side(stepwise_choices(joined_walks(parts)), everybody.train),
         )
-
-
-@dataclass(frozen=True, eq=False)
-class _Evidence:
-    """What the router says of some queries, set by set, and the signs of their questions."""
-
-    sets: Sequence[SetScores]
-    questions: FloatArray
-    data: RuleRun
-
-    @property
-    def members(self) -> int:
-        return self.data.members
-
-    def columns(self, subset: int) -> FloatArray:
-        return self.sets[subset - 1].columns if subset else self.questions
-
-    def answer(self, subset: int) -> Positions:
-        return self.sets[subset - 1].choice if subset else np.full(len(self.questions), -1)
-
-    def take(self, index: Positions) -> "_Evidence":
-        return _Evidence([own.take(index) for own in self.sets], self.questions[index], self.data)
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,11 +124,12 @@ class _Fitted:
     fell_back: bool = False
 
     def decide(self, data: RuleRun, positions: Positions) -> Choices:
-        sets, questions = (
-            self.trained.sets(data, positions),
-            self.trained.questions(data, positions),
+        evidence = ScoredSets(
+            sets=self.trained.sets(data, positions),
+            questions=self.trained.questions(data, positions),
+            members=data.members,
         )
-        steps = stepwise_choices(walk(self.values, _Evidence(sets, questions, data)))
+        steps = stepwise_choices(walk(self.values, evidence))
         return _side_by_side(steps, self.everybody.decide(data, positions))
 
 
@@ -159,5 +141,5 @@ def _side_by_side(steps: Choices, everybody: Choices) -> Choices:
     )
 
 
-def _values(evidence: _Evidence, data: RuleRun, train: Positions, dial: FloatArray) -> StateValues:
+def _values(evidence: ScoredSets, data: RuleRun, train: Positions, dial: FloatArray) -> StateValues:
     return fit_steps(evidence, data, train, dial=dial, penalty=_PENALTY, realised=True)

@@ -66,7 +66,7 @@ class TrainedRouter:
 
     def ensemble_scores(self, data: RuleRun, positions: Positions) -> EnsembleScores:
         """Score other queries, everybody asked."""
-        others = self._others(data, positions)
+        others = self.examples_at(data, positions)
         said = scored(self.network, others, strangers=self.told is None)
         return _ensemble_scores(data, positions, said)
 
@@ -84,7 +84,7 @@ class TrainedRouter:
 
     def sets(self, data: RuleRun, positions: Positions) -> Sequence[SetScores]:
         """Score other queries, every set of members asked."""
-        return score_sets(self.network, self._others(data, positions))
+        return score_sets(self.network, self.examples_at(data, positions))
 
     def out_of_fold_sets(self) -> Sequence[SetScores]:
         """The same of the queries it was fitted on, by the networks that had left them out."""
@@ -97,7 +97,8 @@ class TrainedRouter:
         raw = examples_of(data, self.config).question[torch.from_numpy(positions)]
         return self.network.standard_question(raw).double().numpy()
 
-    def _others(self, data: RuleRun, positions: Positions) -> Examples:
+    def examples_at(self, data: RuleRun, positions: Positions) -> Examples:
+        """Examples of other queries."""
         others = examples_of(data, self.config).take(positions.tolist())
         # Strangers' hidden states are nothing to it.
         return others if self.told is not None else replace(others, hidden=())
@@ -115,7 +116,13 @@ def examples_of(data: RuleRun, config: TrainConfig) -> Examples:
         spec = FeatureSpec(groups=groups_for(config.groups, data.run.grader))
         key = None if config.hidden_states == "none" else config.hidden_states
         verifier = Verifier.load(config.verifier) if config.verifier else None
-        return gather_examples(data.run, spec, hidden_key=key, verifier=verifier)
+        examples = gather_examples(data.run, spec, hidden_key=key, verifier=verifier)
+        # The rules know members and an oracle; what mid oracles said is nothing to them.
+        return (
+            examples
+            if examples.members == data.members
+            else examples.of_members(range(data.members))
+        )
 
     read = f"{config.groups} {config.hidden_states} {config.verifier}"
     return data.remember(f"examples {read}", compute)
