@@ -116,6 +116,10 @@ def _first_labelled(
     return np.array(sorted(order[:labels]), dtype=np.int64)
 
 
+# Of router_model, what keeps and follows a router and has no part in what it says.
+_NEVER_FITTED = {"card", "checkpoint", "policy", "route", "router", "step_policy"}
+
+
 def is_ours(path: Path) -> bool:
     """Whether a file of this folder is the router's, on which no other rule depends."""
     return path.name.startswith(("ours", "starts"))
@@ -139,7 +143,11 @@ def _sources() -> list[Path]:
         "state_walk",
     )
     return [
-        *(training.parent / "router_model").glob("*.py"),
+        *(
+            path
+            for path in (training.parent / "router_model").glob("*.py")
+            if path.stem not in _NEVER_FITTED
+        ),
         *(training / f"{name}.py" for name in names),
         *(path for path in Path(__file__).parent.glob("*.py") if is_ours(path)),
     ]
