@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from pyramid_moa.errors import PyramidError
-from pyramid_moa.router_model.policy import OperatingPoint
+from pyramid_moa.router_model.policy import OperatingPoint, Rule
 from pyramid_moa.training.outcomes import FloatArray, Outcomes
 
 __all__ = [
@@ -38,6 +38,7 @@ class ThresholdTable:
         vote_escalation_rate: of the vote rule.
         split: the queries' split.
         questions: their number.
+        rule: what the thresholds are compared with.
     """
 
     thresholds: FloatArray
@@ -50,6 +51,7 @@ class ThresholdTable:
     vote_escalation_rate: float
     split: str
     questions: int
+    rule: Rule = "failure"
 
     def cheapest_with_accuracy(self, accuracy: float, *, name: str, target: str) -> OperatingPoint:
         """The point that asks the oracle least often and still has this accuracy.
@@ -122,14 +124,18 @@ class ThresholdTable:
             accuracy=float(self.accuracy[row]),
             escalation_rate=float(self.escalation_rate[row]),
             cost_ratio=_finite(self.cost_ratio[row]),
+            rule=self.rule,
         )
 
 
-def threshold_table(outcomes: Outcomes, *, split: str) -> ThresholdTable:
-    """Try every threshold on scored queries."""
+def threshold_table(outcomes: Outcomes, *, split: str, rule: Rule = "failure") -> ThresholdTable:
+    """Try every threshold on scored queries, all members asked."""
     n = len(outcomes.query_ids)
-    order = np.argsort(-outcomes.p_ensemble_fails, kind="stable")
-    scores = outcomes.p_ensemble_fails[order]
+    compared = outcomes.p_ensemble_fails
+    if rule == "gain":
+        compared = outcomes.p_oracle_right - (1.0 - outcomes.p_ensemble_fails)
+    order = np.argsort(-compared, kind="stable")
+    scores = compared[order]
     gain = np.where(outcomes.oracle_correct[order], 1.0, 0.0) - outcomes.ensemble_correct[
         order
     ].astype(float)
@@ -156,6 +162,7 @@ def threshold_table(outcomes: Outcomes, *, split: str) -> ThresholdTable:
         vote_escalation_rate=float((~agreed).mean()),
         split=split,
         questions=n,
+        rule=rule,
     )
 
 

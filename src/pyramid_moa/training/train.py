@@ -26,11 +26,8 @@ from pyramid_moa.training.config import TrainConfig
 from pyramid_moa.training.examples import Examples, gather_examples
 from pyramid_moa.training.fit import LAST, check_examples, fit_network, nothing_to_learn
 from pyramid_moa.training.hidden_choice import choose_hidden_key
-from pyramid_moa.training.operating_points import (
-    ThresholdTable,
-    default_points,
-    threshold_table,
-)
+from pyramid_moa.training.operating_points import default_points, threshold_table
+from pyramid_moa.training.outvoting import choose_outvote
 from pyramid_moa.training.replay import replay, score_run
 from pyramid_moa.training.step_fit import typical_calls
 from pyramid_moa.training.stepwise_points import fit_stepwise
@@ -136,7 +133,7 @@ def train(
             # A handful of labels fixes no threshold.
             operating_points=_parallel_points(start.card)
             if start is not None and kept is not None
-            else default_points(_calibration_table(data, router, calibration) or curve),
+            else _points(data, router, fitted_on, scores, calibration),
         )
         if stepwise is not None:
             points = router.card.operating_points
@@ -234,13 +231,42 @@ def _has_logprobs(spec: FeatureSpec, examples: Examples, member: int) -> bool:
     return bool(columns) and not bool(examples.answers[:, member, columns].isnan().all())
 
 
-def _calibration_table(
-    run: LabelledRun, router: Router, positions: Sequence[int]
-) -> ThresholdTable | None:
-    if not positions:
-        return None
-    scores = score_run(run, router, positions)
-    return threshold_table(replay(run, positions, scores, _UNDECIDED), split="calibration")
+def _points(
+    run: LabelledRun,
+    router: Router,
+    fitted_on: Sequence[int],
+    scores: Sequence[Scores],
+    calibration: Sequence[int],
+) -> list[OperatingPoint]:
+    """Points of the policy that asks all members at once.
+
+    Thresholds are chosen on calibration queries, or out of fold where there are none; whether the
+    ensemble may outvote the oracle always out of fold, which is what there is most of.
+    """
+    positions, said, split = fitted_on, scores, _OUT_OF_FOLD
+    if calibration:
+        positions, said, split = calibration, score_run(run, router, calibration), "calibration"
+    outcomes = replay(run, positions, said, _UNDECIDED)
+    gain = threshold_table(outcomes, split=split, rule="gain")
+    points = [
+        *default_points(threshold_table(outcomes, split=split)),
+        gain.at_threshold(
+            0.0,
+            name="gain-parity",
+            target="asks the oracle where it is likelier to be right than the ensemble",
+        ),
+    ]
+    points = [
+        replace(point, outvote=choose_outvote(run, fitted_on, scores, point)) for point in points
+    ]
+    return [
+        point
+        if point.outvote is None
+        else replace(
+            point, accuracy=float(replay(run, positions, said, point).final_correct.mean())
+        )
+        for point in points
+    ]
 
 
 def _validation_figures(

@@ -1,0 +1,169 @@
+"""Ways through the pyramid, step after step."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from pyramid_moa.records import Generation
+from pyramid_moa.router_model.policy import OperatingPoint
+from pyramid_moa.router_model.route import Guide, Route
+from pyramid_moa.router_model.state_values import (
+    Ridge,
+    StateValues,
+    reachable_sets,
+    single_members,
+    steps_from,
+)
+from pyramid_moa.router_model.step_policy import StepPolicy
+
+TIERS = [["a", "b", "c"], ["oracle"]]
+NEVER = OperatingPoint(name="never", threshold=1.0, target="")
+
+
+def said(model, answer, error=None):
+    return Generation(query_id="q", model=model, answer=answer, response=answer, error=error)
+
+
+def give(route, **answers):
+    route.receive(
+        {
+            name: said(name, answer, None if answer is not None else "gone")
+            for name, answer in answers.items()
+        }
+    )
+
+
+def vote_route(point=None, **how):
+    point = point or OperatingPoint(name="vote", threshold=1e-9, target="")
+    return Route(Guide(tiers=TIERS, point=point, equal=str.__eq__), "What?", **how)
+
+
+def test_the_vote_rule():
+    route = vote_route()
+    assert route.wanted == ("a", "b", "c")
+    give(route, a="5", b="5", c="6")
+    assert route.wanted == ("oracle",)
+    give(route, oracle="7")
+    assert route.wanted == ()
+    assert (route.answered_by, route.escalated, route.outvoted) == ("oracle", True, False)
+    assert route.path == [("a", "b", "c"), ("oracle",)]
+
+
+def test_content_with_the_members():
+    route = vote_route()
+    give(route, a="6", b="5", c="5")
+    route = vote_route(NEVER)
+    give(route, a="6", b="5", c="5")
+    assert route.wanted == ()
+    assert (route.answered_by, route.escalated) == ("b", False)
+
+
+def test_an_oracle_in_vain():
+    route = vote_route()
+    give(route, a="6", b="5", c="5")
+    give(route, oracle=None)
+    assert route.degraded
+    assert route.answered_by == "b"
+    nobody = vote_route()
+    give(nobody, a=None, b=None, c=None)
+    assert nobody.wanted == ("oracle",)
+    give(nobody, oracle=None)
+    assert nobody.answered_by is None
+
+
+def test_no_budget_for_the_oracle():
+    route = vote_route(allowed=lambda models: "oracle" not in models)
+    give(route, a="6", b="5", c="5")
+    assert (route.wanted, route.limited, route.answered_by) == ((), True, "b")
+
+
+def outvoting(router, *, margin, oracle_right, answer="7"):
+    """A route whose ensemble is believed as the router does, the oracle as it is told."""
+    point = OperatingPoint(name="p", threshold=-1.0, target="", outvote=margin)
+    route = Route(Guide(tiers=TIERS, point=point, equal=str.__eq__, router=router), "What?")
+    give(route, a="5", b="5", c="6")
+    scores = replace(route.belief.scores, p_ensemble_fails=0.2, p_oracle_right=oracle_right)
+    route.belief = replace(route.belief, scores=scores)
+    give(route, oracle=answer)
+    return route
+
+
+def test_a_sure_ensemble_outvotes_an_unsure_oracle(make_router):
+    router = make_router()
+    kept = outvoting(router, margin=0.5, oracle_right=0.6)
+    assert kept.outvoted
+    assert kept.answered_by in ("a", "b", "c")
+    own = kept.generations[kept.belief.supporter].answer
+    assert not outvoting(router, margin=0.5, oracle_right=0.6, answer=own).outvoted  # they agree
+    assert not outvoting(router, margin=0.5, oracle_right=0.8).outvoted
+    assert not outvoting(router, margin=None, oracle_right=0.1).outvoted
+    gone = outvoting(router, margin=0.5, oracle_right=0.1, answer=None)
+    assert gone.degraded  # a call that failed is no answer that could be outvoted
+    assert not gone.outvoted
+
+
+@pytest.fixture
+def stepwise(make_router):
+    """A router that asks c, then a, then the oracle, unless the answers are to be trusted."""
+    router = make_router()
+    groups = single_members(3)
+    order = {0: 0b100, 0b100: 0b001}
+    ridges = {}
+    for subset in reachable_sets(groups):
+        left = [groups[place] for place in steps_from(subset, groups)]
+        wanted = order.get(subset)
+        worth = [0.5, 0.3 if wanted else 0.9, *(0.9 if g == wanted else 0.1 for g in left)]
+        width = len(router.question_columns("What?")[0]) if subset == 0 else 8
+        ridges[subset] = Ridge(
+            centre=np.zeros(width),
+            scale=np.ones(width),
+            slopes=np.zeros((width, len(worth))),
+            offsets=np.array(worth),
+        )
+    values = StateValues(
+        ridges=ridges,
+        groups=tuple(groups),
+        dial=np.array([0.1]),
+        prices=np.array([0.1, 0.1, 0.1, 1.0]),
+    )
+    router.steps = StepPolicy(members=("a", "b", "c"), oracle="oracle", values=values)
+    point = OperatingPoint(name="s", threshold=0.1, target="", policy="sequential")
+    return Guide(tiers=TIERS, point=point, equal=str.__eq__, router=router)
+
+
+def test_step_by_step(stepwise):
+    route = Route(stepwise, "What?")
+    assert route.wanted == ("c",)
+    assert route.belief is None
+    give(route, c="5")
+    assert route.wanted == ("a",)
+    assert route.belief.models == ("c",)
+    give(route, a="5")
+    assert route.belief.models == ("a", "c")  # in the order of the pyramid, not of the asking
+    assert route.wanted == ("oracle",)
+    assert route.worth == pytest.approx(0.8)
+    give(route, oracle="7")
+    assert route.wanted == ()
+    assert route.path == [("c",), ("a",), ("oracle",)]
+    assert route.answered_by == "oracle"
+
+
+def test_a_member_that_fails_was_asked_all_the_same(stepwise):
+    route = Route(stepwise, "What?")
+    give(route, c=None)
+    assert route.wanted == ("a",)
+    assert route.belief.supporter is None
+    give(route, a="5")
+    assert route.belief.supporter == "a"
+
+
+def test_a_budget_turns_the_way(stepwise):
+    route = Route(stepwise, "What?", allowed=lambda models: models[0] in ("b",))
+    assert route.wanted == ("b",)
+    assert route.limited
+    give(route, b="5")
+    assert route.wanted == ()
+    assert route.answered_by == "b"
+    broke = Route(stepwise, "What?", allowed=lambda models: False)
+    assert (broke.wanted, broke.answered_by, broke.limited) == ((), None, True)
