@@ -35,6 +35,16 @@ def spec(name, **fields):
     return ModelSpec(name=name, model="x", **fields)
 
 
+def test_how_it_is_gone_through_is_no_part_of_what_is_answered(path):
+    plain = load_pyramid(path)
+    path.write_text(YAML + "policy: sequential\n")
+    assert load_pyramid(path).policy == "sequential"
+    assert load_pyramid(path).identity() == plain.identity()
+    path.write_text(YAML + "policy: one by one\n")
+    with pytest.raises(ConfigError, match="policy"):
+        load_pyramid(path)
+
+
 def test_a_file_becomes_a_pyramid(path):
     found = load_pyramid(path)
     assert found.member_names == ["small", "hub"]

@@ -288,6 +288,40 @@ def test_from_config_asks_members_alone_for_hidden_states(opened, tmp_path, trai
     assert decision.threshold == Router.load(trained_on_hidden).card.operating_point().threshold
 
 
+def test_a_policy_of_the_caller_or_of_the_pyramid(opened, tmp_path, trained):
+    path = write_pyramid(tmp_path)
+    assert Gate.from_config(path, router=trained).point.policy == "parallel"
+    assert Gate.from_config(path, router=trained, policy="sequential").point.name == "sequential"
+    given = Gate.from_config(path, router=trained, policy="sequential", threshold=0.25).point
+    assert (given.policy, given.threshold) == ("sequential", 0.25)
+    decision = Gate.from_config(path, router=trained, policy="sequential").answer("1 + 1?")
+    assert decision.policy == "sequential"
+    assert len(decision.path) > 1 or len(decision.path[0]) == 1
+    path = write_pyramid(tmp_path, policy="sequential")
+    assert Gate.from_config(path, router=trained).point.name == "sequential"
+    assert Gate.from_config(path, router=trained, policy="parallel").point.name == "parity"
+    named = Gate.from_config(path, router=trained, operating_point="vote-cost")
+    assert named.point.policy == "parallel"  # a point that is named says how
+    with pytest.raises(CheckpointError, match="its policy is parallel, expected sequential"):
+        Gate.from_config(path, router=trained, operating_point="parity", policy="sequential")
+    with pytest.raises(ConfigError, match="sequential: expected a router that knows its steps"):
+        Gate.from_config(path)
+    with pytest.raises(ConfigError, match="expected parallel or sequential, found 'both'"):
+        Gate.from_config(path, router=trained, policy="both")
+
+
+def test_steps_of_others_can_not_be_taken(opened, tmp_path, trained):
+    path = write_pyramid(tmp_path)
+    path.write_text(path.read_text().replace("large", "stranger"))
+    with pytest.raises(CheckpointError, match=r"knows what steps to .* are worth; the pyramid has"):
+        Gate.from_config(path, router=trained, policy="sequential")
+    stepless = Router.load(trained)
+    stepless.steps = None
+    stepless.save(tmp_path / "stepless")
+    with pytest.raises(CheckpointError, match="found one that only asks all members at once"):
+        Gate.from_config(write_pyramid(tmp_path), router=tmp_path / "stepless", policy="sequential")
+
+
 def test_operating_point_and_threshold(opened, tmp_path, trained):
     path = write_pyramid(tmp_path)
     named = Gate.from_config(path, router=trained, operating_point="oracle-accuracy")

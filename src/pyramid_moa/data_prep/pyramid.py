@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, replace
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pyramid_moa.backends import HiddenStates, ModelSpec, Sampling
 from pyramid_moa.config_file import build_config, read_yaml
@@ -55,6 +55,8 @@ class Pyramid:
         grader: how answers are found and compared.
         hidden_states: what is kept of the members' hidden states; null keeps nothing.
         price_note: said wherever a cost is shown, such as that prices are stand-ins.
+        policy: how ``answer`` goes through it: ``parallel``, all members at once and then the
+            oracle, or ``sequential``, step by step; null goes as the operating point says.
     """
 
     members: list[ModelSpec]
@@ -65,6 +67,7 @@ class Pyramid:
     grader: str = "gsm8k"
     hidden_states: HiddenStates | None = None
     price_note: str = ""
+    policy: Literal["parallel", "sequential"] | None = None
 
     def __post_init__(self) -> None:
         """Check what no single entry can.
@@ -137,7 +140,8 @@ class Pyramid:
             table, _, recording = model["model"].partition("::")
             if model["backend"] == "recorded" and Path(table).is_file():
                 model["model"] = f"{_identity_of(Path(table).name, [Path(table)])}::{recording}"
-        del content["price_note"]
+        # What becomes of the answers, but not what they are.
+        del content["price_note"], content["policy"]
         return content
 
 

@@ -115,16 +115,18 @@ class Gate:
             operating_point: name of a point of the checkpoint; its first where left out.
             threshold: instead of a point: ask the oracle where p(ensemble fails) is larger; with
                 the sequential policy, what the price of an oracle call has to buy.
-            policy: ask members one after another, or all at once; without it as the point says,
-                with it and no point the first one of that policy.
+            policy: ask members one after another, or all at once. Without it the pyramid's holds,
+                or what the point says; with it and no point, the first point of that policy.
 
         Raises:
             ConfigError: the YAML file is wrong, or the options do not go together.
             CheckpointError: the checkpoint is damaged or does not fit.
             BackendError: a model can't be loaded or reached.
         """
-        check_options(router, operating_point, threshold, policy)
         config = load_pyramid(pyramid)
+        # A point that is named says its own policy.
+        policy = policy or (config.policy if operating_point is None else None)
+        check_options(router, operating_point, threshold, policy)
         loaded = None
         if router is not None:
             loaded = Router.load(router, own_grader=config.grader)
