@@ -1,0 +1,239 @@
+"""What policies come to on queries that neither the router nor the policy was fitted on.
+
+Every policy is a dial of K settings. Parallel ones ask all members and then the oracle where a
+score is above a threshold; thresholds are quantiles of the scores of training queries. Sequential
+ones go step by step. The forms of agreement-based cascading (ABC) have one setting each: accept
+where all agree.
+
+Legend: n queries, M members, K settings.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from policy_cases.scored_folds import Part, ScoredFold
+
+from pyramid_moa.router_model.state_values import StateValues
+from pyramid_moa.training.baselines.inner_folds import inner_folds
+from pyramid_moa.training.baselines.rule_run import RuleRun
+from pyramid_moa.training.baselines.stepwise import fit_steps
+from pyramid_moa.training.state_fit import lambdas
+from pyramid_moa.training.state_walk import joined_walks, walk
+from pyramid_moa.training.step_fit import PENALTY
+
+__all__ = ["POLICIES", "Dial", "dials", "step_values"]
+
+Floats = NDArray[np.float64]
+
+POLICIES = ("parallel", "gain", "sequential", "oracle", "abc", "abc-sequential", "abc-three-tiers")
+_THRESHOLDS = 101
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Dial:
+    """A policy at its K settings: means over seeds, each query decided by a fit without it.
+
+    Attributes:
+        correct: share of the seeds in which the final answer is right, float [K, n].
+        cost: of all calls, USD, float [K, n].
+        train_accuracy: on the training queries of each fold, out of fold, [seeds * folds, K].
+        train_cost: mean cost there, USD, [seeds * folds, K].
+        test: positions of each fold's queries, one entry a fold of a seed.
+        correct_of: in each of those the final answers that are right, [K, its queries].
+        cost_of: likewise what they cost.
+    """
+
+    correct: Floats
+    cost: Floats
+    train_accuracy: Floats
+    train_cost: Floats
+    test: list[NDArray[np.int64]]
+    correct_of: list[Floats]
+    cost_of: list[Floats]
+
+
+def dials(data: RuleRun, folds: Iterable[ScoredFold]) -> dict[str, Dial]:
+    """Let every policy decide every query.
+
+    Args:
+        data: the run.
+        folds: of all seeds.
+    """
+    rows: dict[str, list[tuple[Floats, Floats, Floats, Floats]]] = {name: [] for name in POLICIES}
+    tests = []
+    for fold in folds:
+        tests.append(fold.test.positions)
+        for name, made in _decided(data, fold).items():
+            rows[name].append(made)
+    return {name: _dial(data, tests, own) for name, own in rows.items()}
+
+
+def _dial(
+    data: RuleRun, tests: list[NDArray[np.int64]], rows: list[tuple[Floats, Floats, Floats, Floats]]
+) -> Dial:
+    settings = len(rows[0][0])
+    correct, cost = np.zeros((settings, data.n)), np.zeros((settings, data.n))
+    for test, (right, spent, _, _) in zip(tests, rows, strict=True):
+        correct[:, test] += right
+        cost[:, test] += spent
+    seeds = sum(len(test) for test in tests) / data.n
+    return Dial(
+        correct=correct / seeds,
+        cost=cost / seeds,
+        train_accuracy=np.array([row[2] for row in rows]),
+        train_cost=np.array([row[3] for row in rows]),
+        test=tests,
+        correct_of=[row[0] for row in rows],
+        cost_of=[row[1] for row in rows],
+    )
+
+
+def _decided(data: RuleRun, fold: ScoredFold) -> "dict[str, tuple[Floats, Floats, Floats, Floats]]":
+    """By policy: right and cost on the fold's queries, accuracy and mean cost in training."""
+    made = {}
+    for name, train, test in _parallel(fold):
+        quantiles = np.quantile(train, np.linspace(1.0, 0.0, _THRESHOLDS))
+        thresholds = np.concatenate([[np.inf], quantiles, [-np.inf]])
+        made[name] = (
+            *_above(data, fold.test, test, thresholds),
+            *_means(_above(data, fold.train, train, thresholds)),
+        )
+    made["sequential"] = _sequential(data, fold)
+    for name, decide in (
+        ("oracle", _oracle),
+        ("abc", _abc),
+        ("abc-sequential", _abc_sequential),
+        ("abc-three-tiers", _abc_three_tiers),
+    ):
+        made[name] = (
+            *decide(data, fold.test.positions),
+            *_means(decide(data, fold.train.positions)),
+        )
+    return made
+
+
+def _means(made: tuple[Floats, Floats]) -> tuple[Floats, Floats]:
+    return made[0].mean(axis=1), made[1].mean(axis=1)
+
+
+def _parallel(fold: ScoredFold) -> list[tuple[str, Floats, Floats]]:
+    """Scores of training and test queries: p(fails), and what the oracle is expected to gain."""
+    fails = [_fails(part) for part in (fold.train, fold.test)]
+    gains = [
+        part.heads[:, 2] - (1.0 - own)
+        for part, own in zip((fold.train, fold.test), fails, strict=True)
+    ]
+    return [("parallel", *fails), ("gain", *gains)]
+
+
+def _fails(part: Part) -> Floats:
+    """An ensemble without an answer fails for certain."""
+    return np.where(part.sets.sets[-1].choice < 0, 1.0, part.heads[:, 0])
+
+
+def _above(data: RuleRun, part: Part, scores: Floats, thresholds: Floats) -> tuple[Floats, Floats]:
+    at = part.positions
+    choice = part.sets.sets[-1].choice
+    own = data.correct[at, np.where(choice >= 0, choice, data.vote)]
+    asked = scores[None] > thresholds[:, None]
+    right = np.where(asked, data.correct[at, data.oracle], own)
+    spent = data.cost[at, :-1].sum(axis=1) + asked * data.cost[at, -1]
+    return right.astype(np.float64), spent
+
+
+def _sequential(data: RuleRun, fold: ScoredFold) -> tuple[Floats, Floats, Floats, Floats]:
+    train, test = fold.train, fold.test
+    walks = []
+    for fitted, held in inner_folds(data, train.positions, fold.seed):
+        values = step_values(data, train, fitted)
+        walks.append((held, walk(values, train.sets.take(held))))
+    values = step_values(data, train, np.arange(len(train.positions)))
+    own, other = joined_walks(walks), walk(values, test.sets)
+    return (
+        *_walked(data, test.positions, other.called, other.answer),
+        *_means(_walked(data, train.positions, own.called, own.answer)),
+    )
+
+
+def step_values(data: RuleRun, part: Part, index: NDArray[np.int64]) -> StateValues:
+    """Fit what steps are worth on some of the training queries, one member at a time."""
+    return fit_steps(
+        part.sets.take(index),
+        data,
+        part.positions[index],
+        dial=lambdas(),
+        penalty=PENALTY,
+        realised=True,
+    )
+
+
+def _walked(
+    data: RuleRun,
+    at: NDArray[np.int64],
+    called: NDArray[np.bool_],
+    answer: NDArray[np.int64],
+) -> tuple[Floats, Floats]:
+    """Also of one setting more: the oracle at once, nobody before it."""
+    right = np.vstack([data.correct[at, answer], data.correct[at, data.oracle]])
+    spent = np.vstack([(called * data.cost[at]).sum(axis=2), data.cost[at, -1]])
+    return right.astype(np.float64), spent
+
+
+def _oracle(data: RuleRun, at: NDArray[np.int64]) -> tuple[Floats, Floats]:
+    return data.correct[at, data.oracle][None].astype(np.float64), data.cost[at, -1][None]
+
+
+def _abc(data: RuleRun, at: NDArray[np.int64]) -> tuple[Floats, Floats]:
+    """All members at once, then the oracle unless all agree."""
+    agreed = _all_agree(data, at)
+    right = np.where(agreed, data.correct[at, data.vote], data.correct[at, data.oracle])
+    spent = data.cost[at, :-1].sum(axis=1) + ~agreed * data.cost[at, -1]
+    return right[None].astype(np.float64), spent[None]
+
+
+def _abc_sequential(data: RuleRun, at: NDArray[np.int64]) -> tuple[Floats, Floats]:
+    """The same, member by member, cheapest first: the oracle as soon as two differ."""
+    right, _ = _abc(data, at)
+    order = np.argsort(data.cost[:, :-1].mean(axis=0), kind="stable")
+    spent, going = np.zeros(len(at)), np.ones(len(at), dtype=bool)
+    first = data.clusters[at, order[0]]
+    for member in order:
+        spent += going * data.cost[at, member]
+        own = data.clusters[at, member]
+        going &= (own >= 0) & (own == first)
+    # Equality is to the first of those who are alike; whoever differs from it ends the row.
+    spent += ~_all_agree(data, at) * data.cost[at, -1]
+    return right, spent[None]
+
+
+def _abc_three_tiers(data: RuleRun, at: NDArray[np.int64]) -> tuple[Floats, Floats]:
+    """All members but the dearest; the dearest where they differ; the oracle where it does, too."""
+    order = np.argsort(data.cost[:, :-1].mean(axis=0), kind="stable")
+    cheap, dear = order[:-1], order[-1]
+    own = data.clusters[at][:, cheap]
+    agreed = (own[:, 0] >= 0) & (own == own[:, :1]).all(axis=1)
+    plurality = _plurality(own)
+    seconded = (plurality >= 0) & (data.clusters[at, dear] == plurality)
+    winner = np.where(agreed, own[:, 0], plurality)
+    right = np.where(
+        agreed | seconded,
+        data.correct[at, np.maximum(winner, 0)],
+        data.correct[at, data.oracle],
+    )
+    spent = data.cost[at][:, cheap].sum(axis=1)
+    spent = spent + ~agreed * data.cost[at, dear] + ~(agreed | seconded) * data.cost[at, -1]
+    return right[None].astype(np.float64), spent[None]
+
+
+def _plurality(clusters: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The answer that most stand behind, the first-listed member's among equals; -1 for none."""
+    votes = (clusters[:, :, None] == clusters[:, None, :]).sum(axis=2) * (clusters >= 0)
+    best = votes.argmax(axis=1)
+    return np.where(votes.max(axis=1) > 0, clusters[np.arange(len(clusters)), best], -1)
+
+
+def _all_agree(data: RuleRun, at: NDArray[np.int64]) -> NDArray[np.bool_]:
+    agreed: NDArray[np.bool_] = (data.winner[at] >= 0) & (data.share[at] >= 1.0 - 1e-9)
+    return agreed
