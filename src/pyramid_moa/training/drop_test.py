@@ -9,7 +9,7 @@ from pyramid_moa.training.outcomes import FloatArray
 
 __all__ = ["DropTest", "evidence_of_drop"]
 
-Counts = NDArray[np.int64] | int
+Counts = FloatArray | NDArray[np.int64]
 
 # Of the level that is spent on bounding what the drop leaves open, and how finely that is looked
 # through, in standard deviations of the mean: finer is stronger and slower.
@@ -19,7 +19,7 @@ _FINENESS = 0.03
 _FAR = 7.0
 
 
-def evidence_of_drop(lost: FloatArray, gained: FloatArray, n: int, drop: float) -> FloatArray:
+def evidence_of_drop(lost: Counts, gained: Counts, n: int, drop: float) -> FloatArray:
     """Signed root of the likelihood ratio that the drop is below ``drop`` rather than just that.
 
     It is about standard normal where the drop is just that, and larger where it is below.
@@ -41,7 +41,9 @@ def evidence_of_drop(lost: FloatArray, gained: FloatArray, n: int, drop: float) 
     q = np.clip((linear + root) / (4 * n), 0.0, (1 - drop) / 2)
     free = xlogy(lost, lost / n) + xlogy(gained, gained / n) + xlogy(same, same / n)
     bound = xlogy(lost, q + drop) + xlogy(gained, q) + xlogy(same, 1 - drop - 2 * q)
-    return np.sign(n * drop - (lost - gained)) * np.sqrt(2 * np.maximum(free - bound, 0.0))
+    sign = np.sign(n * drop - (lost - gained))
+    evidence: FloatArray = sign * np.sqrt(2 * np.maximum(free - bound, 0.0))
+    return evidence
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

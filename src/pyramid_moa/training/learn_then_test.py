@@ -38,13 +38,16 @@ class Plan:
     questions: int
 
     def start_within_drop(self, n: int, drop: float) -> int:
-        """The setting that n questions are most likely to prove; later ones are cheaper."""
+        """The setting that n questions are most likely to prove; later ones are cheaper.
+
+        Place 0 asks the oracle every time and needs no proof.
+        """
         # Half a question each: a few questions that lost nothing do not say that none ever will.
         lost, gained = (
             n * (share * self.questions + 0.5) / (self.questions + 1)
             for share in (self.lost, self.gained)
         )
-        return int(np.argmax(evidence_of_drop(lost, gained, n, drop)))
+        return 1 + int(np.argmax(evidence_of_drop(lost[1:], gained[1:], n, drop)))
 
     def start_accurate(self) -> int:
         """The most accurate setting, of equals the safest."""
@@ -58,12 +61,14 @@ class Tried:
     Attributes:
         correct: whether the final answer is right, bool [K, n].
         cost: of all calls, USD, [K, n]; nan where unknown.
+        escalated: whether the oracle was asked, bool [K, n].
         oracle_correct: whether the oracle alone is, bool [n].
         oracle_cost: of asking the oracle alone, [n]; nan where unknown.
     """
 
     correct: BoolArray
     cost: FloatArray
+    escalated: BoolArray
     oracle_correct: BoolArray
     oracle_cost: FloatArray
 
@@ -75,17 +80,20 @@ class Tried:
     @property
     def right(self) -> FloatArray:
         """Number of right answers, [K]."""
-        return self.correct.sum(axis=1).astype(np.float64)
+        right: FloatArray = self.correct.sum(axis=1).astype(np.float64)
+        return right
 
     @property
     def lost(self) -> FloatArray:
         """Questions that the oracle has right and the setting wrong, [K]."""
-        return (self.oracle_correct & ~self.correct).sum(axis=1).astype(np.float64)
+        lost: FloatArray = (self.oracle_correct & ~self.correct).sum(axis=1).astype(np.float64)
+        return lost
 
     @property
     def gained(self) -> FloatArray:
         """Questions that the setting has right and the oracle wrong, [K]."""
-        return (~self.oracle_correct & self.correct).sum(axis=1).astype(np.float64)
+        gained: FloatArray = (~self.oracle_correct & self.correct).sum(axis=1).astype(np.float64)
+        return gained
 
 
 def cheapest_within_drop(
@@ -100,7 +108,7 @@ def cheapest_within_drop(
         test: of one setting.
 
     Returns:
-        Its place, or None where none but asking the oracle every time, which needs no proof, is.
+        Its place, or None where none is but place 0, which asks the oracle every time.
     """
     start = plan.start_within_drop(test.n, test.drop)
     places = range(start, len(lost))

@@ -60,7 +60,9 @@ def one_target(**values: float | None) -> Target:
         "target_cost_ratio",
         "max_usd_per_1000",
     )
-    given = [Target(kind=kind, value=value) for kind in kinds if (value := values[kind]) is not None]
+    given = [
+        Target(kind=kind, value=value) for kind in kinds if (value := values[kind]) is not None
+    ]
     if len(given) != 1:
         flags = ", ".join(Target(kind=kind, value=0.0).flag for kind in kinds)
         found = ", ".join(target.flag for target in given) or "none"
