@@ -8,7 +8,6 @@ import numpy as np
 
 from pyramid_moa.data_prep.labelled_run import LabelledRun
 from pyramid_moa.errors import RunFolderError
-from pyramid_moa.router_model.card import RouterCard
 from pyramid_moa.router_model.policy import OperatingPoint, Scores, goes_up
 from pyramid_moa.training.learn_then_test import Plan, Tried
 from pyramid_moa.training.outcomes import FloatArray
@@ -64,14 +63,15 @@ class CostCap:
     told: str
 
 
-def threshold_path(card: RouterCard) -> DialPath:
+def threshold_path(validation_curve: Sequence[dict[str, float | None]], questions: int) -> DialPath:
     """Thresholds of the parallel policy, evenly spread over the escalation rates of validation.
 
     Args:
-        card: of a router; its validation curve is of the questions that it was fitted on, out of
-            fold.
+        validation_curve: a router card's, which is of questions that the router was fitted on, out
+            of fold; its last row asks the oracle every time. Empty where it was fitted on none.
+        questions: how many those were.
     """
-    curve = card.validation_curve[::-1] or _UNKNOWN  # from the row that asks the oracle every time
+    curve = validation_curve[::-1] or _UNKNOWN
     rate = _column(curve, "escalation_rate")
     accuracy = _column(curve, "accuracy")
     if "lost" in curve[0]:
@@ -94,7 +94,7 @@ def threshold_path(card: RouterCard) -> DialPath:
             accuracy=along(accuracy),
             lost=along(lost),
             gained=along(gained),
-            questions=int(card.validation.get("queries") or 0),
+            questions=questions,
         ),
     )
 

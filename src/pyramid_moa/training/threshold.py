@@ -137,7 +137,7 @@ def _promised(
     split: str,
     name: str,
 ) -> OperatingPoint:
-    path = threshold_path(card)
+    path = threshold_path(card.validation_curve, int(card.validation.get("queries") or 0))
     tried = try_thresholds(run, positions, scores, path)
     cap = None
     if target.is_cost:
