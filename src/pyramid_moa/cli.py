@@ -155,8 +155,22 @@ def _threshold_options(parser: ArgumentParser) -> None:
     parser.add_argument("--target-accuracy", type=float, default=None, help="from 0 to 1")
     parser.add_argument("--max-drop", type=float, default=None, help="below the oracle, 0 to 1")
     parser.add_argument("--target-cost-ratio", type=float, default=None, help="of the oracle's")
+    parser.add_argument(
+        "--max-usd-per-1000", type=float, default=None, help="for a thousand questions"
+    )
+    parser.add_argument(
+        "--confidence",
+        type=float,
+        default=0.95,
+        help="probability that it keeps to the target on questions that nobody has seen",
+    )
+    parser.add_argument(
+        "--no-promise",
+        action="store_true",
+        help="the point that meets the target as measured; nothing is said of other questions",
+    )
     _add_grader(parser)
-    parser.add_argument("--split", default="calibration", help="the queries it is chosen on")
+    parser.add_argument("--split", default="calibration", help="the queries it is found on")
     parser.add_argument("--name", default="target", help="its name in the checkpoint")
 
 
@@ -348,6 +362,7 @@ def _evaluate(options: Namespace) -> None:
 
 
 def _threshold(options: Namespace) -> None:
+    _need_extra("threshold", "scipy")
     from pyramid_moa.training.threshold import add_threshold
 
     point = add_threshold(
@@ -356,15 +371,20 @@ def _threshold(options: Namespace) -> None:
         target_accuracy=options.target_accuracy,
         max_drop=options.max_drop,
         target_cost_ratio=options.target_cost_ratio,
+        max_usd_per_1000=options.max_usd_per_1000,
+        confidence=None if options.no_promise else options.confidence,
         own_grader=options.grader,
         split=options.split,
         name=options.name,
     )
     cost = "unknown" if point.cost_ratio is None else f"{point.cost_ratio:.4f}"
+    kept = "measured, not guaranteed"
+    if point.promise is not None:
+        kept = f"promised at confidence {point.promise.confidence:g} ({point.promise.method})"
     _show(
         f"operating point {point.name}: threshold {point.threshold:.6f} ({point.target}); on "
         f"{point.questions} {point.split} questions accuracy {point.accuracy:.4f}, escalated "
-        f"{point.escalation_rate:.4f}, cost ratio {cost}; measured, not guaranteed"
+        f"{point.escalation_rate:.4f}, cost ratio {cost}; {kept}"
     )
 
 
@@ -489,7 +509,7 @@ _OPTIONS: dict[str, tuple[str, Callable[[ArgumentParser], None]]] = {
     "train": ("train a router on a run folder", _train_options),
     "train-verifier": ("fine-tune a text encoder for a router to read", _train_verifier_options),
     "evaluate": ("replay the decisions on a run and report", _evaluate_options),
-    "threshold": ("choose an operating point for a target", _threshold_options),
+    "threshold": ("find an operating point that keeps to a target", _threshold_options),
     "benchmark": ("cross-validate the router and the field's rules", _benchmark_options),
     "answer": ("answer a file of questions through the pyramid", _answer_options),
     "up": ("start the vLLM servers of a pyramid's entries with a port, and keep them", _up_options),

@@ -17,7 +17,7 @@ _FORMAT = "pyramid-moa router"
 _SELF_HASH = "self_sha256"
 _VERIFIER_HASH = "verifier_sha256"
 # Keys that earlier versions of this format did not have.
-_LATER = {_VERIFIER_HASH, "typical_calls"}
+_LATER = {_VERIFIER_HASH, "typical_calls", "threshold_questions"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +71,8 @@ class RouterCard:
             named.
         seen_questions: first 16 hexadecimal digits of the hash of every question it was fitted,
             chosen or calibrated on.
+        threshold_questions: those of them that only operating points were chosen on; a promise may
+            rest on them. Checkpoints of earlier versions do not tell them apart.
         weights_sha256: of router.safetensors.
         verifier_sha256: of verifier/verifier.json, which has those of the verifier's other files;
             None where the router reads no verifier, and then not in the file either.
@@ -93,6 +95,7 @@ class RouterCard:
     validation_curve: list[dict[str, float | None]]
     operating_points: list[OperatingPoint]
     seen_questions: list[str] = field(default_factory=list)
+    threshold_questions: list[str] = field(default_factory=list)
     weights_sha256: str = ""
     verifier_sha256: str | None = None
     typical_calls: dict[str, TypicalCall] = field(default_factory=dict)
@@ -102,6 +105,11 @@ class RouterCard:
     def member_names(self) -> list[str]:
         """Names of the members, best first."""
         return [member.name for member in self.members]
+
+    @property
+    def fitted_questions(self) -> set[str]:
+        """Hashes of the seen questions that more than operating points rests on."""
+        return set(self.seen_questions) - set(self.threshold_questions)
 
     @property
     def needs_logprobs(self) -> bool:

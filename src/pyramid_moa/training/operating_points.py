@@ -8,7 +8,7 @@ import numpy as np
 
 from pyramid_moa.errors import PyramidError
 from pyramid_moa.router_model.policy import OperatingPoint, Rule
-from pyramid_moa.training.outcomes import FloatArray, Outcomes
+from pyramid_moa.training.outcomes import BoolArray, FloatArray, Outcomes
 
 __all__ = [
     "NotAttainableError",
@@ -20,7 +20,7 @@ __all__ = [
 
 
 class NotAttainableError(PyramidError):
-    """No threshold meets the target on these questions."""
+    """No operating point meets the target, or none is proven to, on these questions."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -31,6 +31,8 @@ class ThresholdTable:
         thresholds: [T], falling; between two scores, so that no rounding decides.
         accepted: [T], the largest score that each accepts; -inf where none is.
         accuracy: [T].
+        lost: share of queries that are accepted and wrong where the oracle is right, [T].
+        gained: share that are accepted and right where the oracle is wrong, [T].
         escalation_rate: [T].
         cost_ratio: [T], all-in; nan where the oracle costs nothing.
         oracle_accuracy: of asking the oracle every time.
@@ -44,6 +46,8 @@ class ThresholdTable:
     thresholds: FloatArray
     accepted: FloatArray
     accuracy: FloatArray
+    lost: FloatArray
+    gained: FloatArray
     escalation_rate: FloatArray
     cost_ratio: FloatArray
     oracle_accuracy: float
@@ -109,6 +113,8 @@ class ThresholdTable:
                 "threshold": float(self.thresholds[row]),
                 "escalation_rate": float(self.escalation_rate[row]),
                 "accuracy": float(self.accuracy[row]),
+                "lost": float(self.lost[row]),
+                "gained": float(self.gained[row]),
                 "cost_ratio": _finite(self.cost_ratio[row]),
             }
             for row in rows
@@ -136,10 +142,9 @@ def threshold_table(outcomes: Outcomes, *, split: str, rule: Rule = "failure") -
         compared = outcomes.p_oracle_right - (1.0 - outcomes.p_ensemble_fails)
     order = np.argsort(-compared, kind="stable")
     scores = compared[order]
-    gain = np.where(outcomes.oracle_correct[order], 1.0, 0.0) - outcomes.ensemble_correct[
-        order
-    ].astype(float)
-    right = outcomes.ensemble_correct.sum() + np.concatenate([[0.0], np.cumsum(gain)])
+    oracle, ensemble = outcomes.oracle_correct[order], outcomes.ensemble_correct[order]
+    lost, gained = _accepted(oracle & ~ensemble), _accepted(ensemble & ~oracle)
+    right = outcomes.oracle_correct.sum() + gained - lost
     spent = outcomes.member_cost_usd.sum() + np.concatenate(
         [[0.0], np.cumsum(outcomes.oracle_cost_usd[order])]
     )
@@ -153,6 +158,8 @@ def threshold_table(outcomes: Outcomes, *, split: str, rule: Rule = "failure") -
         thresholds=((above + below) / 2)[possible],
         accepted=np.concatenate([scores, [-np.inf]])[possible],
         accuracy=right[possible] / n,
+        lost=lost[possible] / n,
+        gained=gained[possible] / n,
         escalation_rate=possible / n,
         cost_ratio=spent[possible] / alone if alone > 0 else np.full(len(possible), np.nan),
         oracle_accuracy=float(outcomes.oracle_correct.mean()),
@@ -164,6 +171,11 @@ def threshold_table(outcomes: Outcomes, *, split: str, rule: Rule = "failure") -
         questions=n,
         rule=rule,
     )
+
+
+def _accepted(marked: BoolArray) -> FloatArray:
+    """Row k: how many are marked of those that are left when the k first are escalated."""
+    return float(marked.sum()) - np.concatenate([[0.0], np.cumsum(marked.astype(np.float64))])
 
 
 def default_points(table: ThresholdTable) -> list[OperatingPoint]:

@@ -1,16 +1,21 @@
-"""Operating points for a target, chosen on calibration queries and stored in the checkpoint."""
+"""Operating points for a target, found on calibration queries and stored in the checkpoint."""
 
-import math
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from pyramid_moa.data_prep.labelled_run import read_labelled_run
-from pyramid_moa.errors import ConfigError
+from pyramid_moa.data_prep.labelled_run import LabelledRun, read_labelled_run
+from pyramid_moa.errors import CheckpointError, ConfigError
 from pyramid_moa.records import question_hash
-from pyramid_moa.router_model.policy import OperatingPoint
+from pyramid_moa.router_model.card import RouterCard
+from pyramid_moa.router_model.policy import OperatingPoint, Scores
 from pyramid_moa.router_model.router import Router
+from pyramid_moa.training.dial_path import cost_cap, threshold_path, try_thresholds
 from pyramid_moa.training.operating_points import ThresholdTable, replaced, threshold_table
+from pyramid_moa.training.outcomes import Outcomes
+from pyramid_moa.training.promises import check_prices, promised_point
 from pyramid_moa.training.replay import check_fit, replay, score_run
+from pyramid_moa.training.targets import Target, one_target
 
 __all__ = ["add_threshold"]
 
@@ -22,14 +27,17 @@ def add_threshold(
     target_accuracy: float | None = None,
     max_drop: float | None = None,
     target_cost_ratio: float | None = None,
+    max_usd_per_1000: float | None = None,
+    confidence: float | None = 0.95,
     split: str = "calibration",
     name: str = "target",
     own_grader: str | None = None,
 ) -> OperatingPoint:
     """Find the operating point for one target and store it in the checkpoint by its name.
 
-    The point is the one that meets the target as measured on these queries; no guarantee for
-    others is implied.
+    With a confidence the point keeps to the target for all questions of the calibration questions'
+    kind: over draws of those, it fails to with a probability of at most 1 - confidence. Without
+    one the point is the one that meets the target as measured on these very questions.
 
     Args:
         run: a labelled run of the router's pyramid.
@@ -38,7 +46,9 @@ def add_threshold(
         max_drop: the most that accuracy may lie below the oracle's, at the least cost.
         target_cost_ratio: the most that may be spent, relative to asking the oracle every time,
             at the best accuracy.
-        split: the queries it is chosen on.
+        max_usd_per_1000: the most that a thousand questions may cost, at the best accuracy.
+        confidence: between 0 and 1; None promises nothing.
+        split: the queries it is found on.
         own_grader: the caller's own ``module:function``, where the run was graded by it.
         name: what the point is called; a point of that name is replaced.
 
@@ -47,52 +57,122 @@ def add_threshold(
 
     Raises:
         ConfigError: not exactly one target, or one out of range.
-        NotAttainableError: no threshold meets it on these queries.
+        CheckpointError: the router was fitted on some of these queries, and a promise is asked for.
+        RunFolderError: a cost is to be kept to, and prices are missing.
+        NotAttainableError: no threshold meets it, or is proven to, on these queries.
     """
-    targets = {
-        "--target-accuracy": target_accuracy,
-        "--max-drop": max_drop,
-        "--target-cost-ratio": target_cost_ratio,
-    }
-    given = {flag: value for flag, value in targets.items() if value is not None}
-    if len(given) != 1:
+    target = one_target(
+        target_accuracy=target_accuracy,
+        max_drop=max_drop,
+        target_cost_ratio=target_cost_ratio,
+        max_usd_per_1000=max_usd_per_1000,
+    )
+    if confidence is not None and not 0 < confidence < 1:
         raise ConfigError(
-            f"expected exactly one of {', '.join(targets)}, found {', '.join(given) or 'none'}"
+            f"--confidence: expected a share between 0 and 1, found {confidence}; --no-promise "
+            "chooses by what is measured and promises nothing"
         )
-    ((flag, value),) = given.items()
-    most = math.inf if flag == "--target-cost-ratio" else 1.0
-    if not 0 <= value <= most:
-        raise ConfigError(f"{flag}: expected a share from 0 to {most:g}, found {value}")
     data = read_labelled_run(Path(run), own_grader=own_grader)
     loaded = Router.load(router, own_grader=own_grader)
     own_grader_name = loaded.card.grader
     loaded = loaded.graded_by(data.manifest.grader, data.manifest.members) or loaded
     check_fit(data, loaded)
     positions = data.of_split(split)
-    undecided = OperatingPoint(name=name, threshold=1.0, target="")
-    outcomes = replay(data, positions, score_run(data, loaded, positions), undecided)
-    point = _choose(threshold_table(outcomes, split=split), flag, value, name)
-    seen = {question_hash(data.queries[index].question)[:16] for index in positions}
+    hashes = {question_hash(data.queries[index].question)[:16] for index in positions}
+    if confidence is not None:
+        _check_unseen(loaded, hashes, split)
+    scores = score_run(data, loaded, positions)
+    if confidence is None:
+        point = _measured(data, positions, scores, target, split=split, name=name)
+    else:
+        point = _promised(
+            data,
+            positions,
+            scores,
+            target,
+            card=loaded.card,
+            confidence=confidence,
+            split=split,
+            name=name,
+        )
     loaded.card = replace(
         loaded.card,
         # Another grader may have compared these strangers' answers; the router's own stays.
         grader=own_grader_name,
         operating_points=replaced(loaded.card.operating_points, point),
-        seen_questions=sorted(seen.union(loaded.card.seen_questions)),
+        seen_questions=sorted(hashes.union(loaded.card.seen_questions)),
+        threshold_questions=sorted(
+            (hashes - loaded.card.fitted_questions).union(loaded.card.threshold_questions)
+        ),
     )
     loaded.save(router)
     return point
 
 
-def _choose(table: ThresholdTable, flag: str, value: float, name: str) -> OperatingPoint:
-    if flag == "--target-accuracy":
-        return table.cheapest_with_accuracy(
-            value, name=name, target=f"accuracy of at least {value}"
+def _check_unseen(router: Router, hashes: set[str], split: str) -> None:
+    """Make sure that neither the network nor what it reads was fitted on these questions.
+
+    Raises:
+        CheckpointError: it was.
+    """
+    fitted = router.card.fitted_questions
+    if router.verifier is not None:
+        fitted |= set(router.verifier.card.seen_questions)
+    if seen := len(fitted & hashes):
+        raise CheckpointError(
+            f"a promise has to rest on questions that the router has not seen: it was trained on "
+            f"{seen} of the {len(hashes)} of {split}; take another split or run, train again where "
+            "an earlier version wrote this checkpoint, or leave the promise out (--no-promise)"
         )
-    if flag == "--max-drop":
-        return table.cheapest_with_accuracy(
-            table.oracle_accuracy - value,
-            name=name,
-            target=f"at most {value} below the oracle's accuracy of {table.oracle_accuracy:.4f}",
-        )
-    return table.best_within_cost(value, name=name, target=f"cost ratio of at most {value}")
+
+
+def _promised(
+    run: LabelledRun,
+    positions: Sequence[int],
+    scores: Sequence[Scores],
+    target: Target,
+    *,
+    card: RouterCard,
+    confidence: float,
+    split: str,
+    name: str,
+) -> OperatingPoint:
+    path = threshold_path(card.validation_curve, int(card.validation.get("queries") or 0))
+    tried = try_thresholds(run, positions, scores, path)
+    cap = None
+    if target.is_cost:
+        check_prices(tried.oracle_cost, tried.cost, ", ".join(run.manifest.models))
+        cap = cost_cap(run, positions)
+    return promised_point(
+        path, tried, target, confidence=confidence, name=name, split=split, cap=cap
+    )
+
+
+def _measured(
+    run: LabelledRun,
+    positions: Sequence[int],
+    scores: Sequence[Scores],
+    target: Target,
+    *,
+    split: str,
+    name: str,
+) -> OperatingPoint:
+    undecided = OperatingPoint(name=name, threshold=1.0, target="")
+    outcomes = replay(run, positions, scores, undecided)
+    if target.is_cost:
+        models = ", ".join(run.manifest.models)
+        check_prices(outcomes.oracle_cost_usd, outcomes.member_cost_usd, models)
+    return _choose(threshold_table(outcomes, split=split), outcomes, target, name)
+
+
+def _choose(table: ThresholdTable, outcomes: Outcomes, target: Target, name: str) -> OperatingPoint:
+    if target.kind == "target_accuracy":
+        return table.cheapest_with_accuracy(target.value, name=name, target=target.told())
+    if target.kind == "max_drop":
+        told = target.told(oracle_accuracy=table.oracle_accuracy)
+        least = table.oracle_accuracy - target.value
+        return table.cheapest_with_accuracy(least, name=name, target=told)
+    ratio = target.value
+    if target.kind == "max_usd_per_1000":
+        ratio /= 1000 * float(outcomes.oracle_cost_usd.mean())
+    return table.best_within_cost(ratio, name=name, target=target.told())

@@ -128,6 +128,7 @@ def train(
                 "queries": {"fitted": len(fitted_on), "calibration": len(calibration)},
             },
             seen_questions=_seen(data, [*fitted_on, *calibration], start),
+            threshold_questions=_for_thresholds(data, fitted_on, calibration, start),
             validation=_validation_figures(data, fitted_on, scores),
             validation_curve=curve.curve(),
             # A handful of labels fixes no threshold.
@@ -292,6 +293,17 @@ def _seen(run: LabelledRun, positions: Sequence[int], start: Router | None) -> l
     """Hashes of the questions that this training and the one it starts from have seen."""
     own = {question_hash(run.queries[i].question)[:16] for i in positions}
     return sorted(own.union(start.card.seen_questions if start is not None else ()))
+
+
+def _for_thresholds(
+    run: LabelledRun, fitted_on: Sequence[int], calibration: Sequence[int], start: Router | None
+) -> list[str]:
+    """Hashes of the questions that neither this training nor its start has fitted anything on."""
+    own = set(_seen(run, calibration, None)) - set(_seen(run, fitted_on, None))
+    if start is None:
+        return sorted(own)
+    earlier = set(start.card.threshold_questions) - set(_seen(run, fitted_on, None))
+    return sorted((own | earlier) - start.card.fitted_questions)
 
 
 def _start(

@@ -1,0 +1,44 @@
+"""What the policy's dial is worth, part by part.
+
+    python benchmarks/policy.py promise --data ../shared/data --out build/policy
+
+`promise`: how often an operating point with a promise breaks it, on questions whose true risk is
+known, how much it escalates and costs, and how often nothing is proven. Without a part's name all
+parts are run. The folder of recorded answers is not part of this repository; an interrupted call is
+gone on with.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from policy_cases import promise
+
+_PARTS = {"promise": promise.run}
+
+
+def main() -> None:
+    """Run the parts."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(_PARTS)}")
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--out", type=Path, default=Path("build/policy"))
+    parser.add_argument("--pyramids", nargs="+", default=None, help="only these of the suite")
+    parser.add_argument("--draws", type=int, default=1000, help="of calibration questions")
+    parser.add_argument(
+        "--generated", type=int, default=20_000, help="questions for the embedded pyramid; 0: none"
+    )
+    options = parser.parse_args()
+    if strangers := set(options.parts) - set(_PARTS):
+        parser.error(f"no part {', '.join(sorted(strangers))}; there are {', '.join(_PARTS)}")
+    if not options.data.is_dir():
+        sys.stdout.write(f"{options.data}: no recorded answers here; --data names their folder\n")
+        return
+    for name in options.parts or _PARTS:
+        _PARTS[name](options)
+
+
+if __name__ == "__main__":
+    main()
