@@ -169,6 +169,12 @@ def _threshold_options(parser: ArgumentParser) -> None:
         action="store_true",
         help="the point that meets the target as measured; nothing is said of other questions",
     )
+    parser.add_argument(
+        "--policy",
+        choices=("parallel", "sequential"),
+        default="parallel",
+        help="of the point: members all at once, or step by step",
+    )
     _add_grader(parser)
     parser.add_argument("--split", default="calibration", help="the queries it is found on")
     parser.add_argument("--name", default="target", help="its name in the checkpoint")
@@ -373,6 +379,7 @@ def _threshold(options: Namespace) -> None:
         target_cost_ratio=options.target_cost_ratio,
         max_usd_per_1000=options.max_usd_per_1000,
         confidence=None if options.no_promise else options.confidence,
+        policy=options.policy,
         own_grader=options.grader,
         split=options.split,
         name=options.name,

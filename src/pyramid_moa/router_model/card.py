@@ -17,7 +17,7 @@ _FORMAT = "pyramid-moa router"
 _SELF_HASH = "self_sha256"
 _VERIFIER_HASH = "verifier_sha256"
 # Keys that earlier versions of this format did not have.
-_LATER = {_VERIFIER_HASH, "typical_calls", "threshold_questions"}
+_LATER = {_VERIFIER_HASH, "typical_calls", "steps_curve", "threshold_questions"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +67,8 @@ class RouterCard:
         trained_on: data set, its hash, numbers of queries by split, seed, configuration.
         validation: figures on queries that the scoring seeds had left out.
         validation_curve: threshold, escalation_rate, accuracy and cost_ratio on them.
+        steps_curve: the same of the settings of the policy that goes step by step, falling; of
+            fits of the policy that had left them out, too. Empty where there is no such policy.
         operating_points: positions of the dial by name; the first is used unless another is
             named.
         seen_questions: first 16 hexadecimal digits of the hash of every question it was fitted,
@@ -98,6 +100,7 @@ class RouterCard:
     threshold_questions: list[str] = field(default_factory=list)
     weights_sha256: str = ""
     verifier_sha256: str | None = None
+    steps_curve: list[dict[str, float | None]] = field(default_factory=list)
     typical_calls: dict[str, TypicalCall] = field(default_factory=dict)
     format_version: int = CHECKPOINT_FORMAT_VERSION
 

@@ -3,8 +3,10 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pyramid_moa.data_prep.labelled_run import LabelledRun
 from pyramid_moa.errors import RunFolderError
@@ -12,8 +14,19 @@ from pyramid_moa.router_model.policy import OperatingPoint, Scores, goes_up
 from pyramid_moa.training.learn_then_test import Plan, Tried
 from pyramid_moa.training.outcomes import FloatArray
 from pyramid_moa.training.replay import replay
+from pyramid_moa.training.stepwise_points import StepDial
 
-__all__ = ["ALWAYS", "NEVER", "CostCap", "DialPath", "cost_cap", "threshold_path", "try_thresholds"]
+__all__ = [
+    "ALWAYS",
+    "NEVER",
+    "CostCap",
+    "DialPath",
+    "cost_cap",
+    "steps_path",
+    "threshold_path",
+    "tried_steps",
+    "try_thresholds",
+]
 
 ALWAYS, NEVER = -1.0, 1.0
 """Thresholds with which the oracle is asked every time, and not once."""
@@ -121,6 +134,54 @@ def try_thresholds(
         escalated=asked,
         oracle_correct=always.oracle_correct,
         oracle_cost=always.oracle_cost_usd,
+    )
+
+
+def steps_path(steps_curve: Sequence[dict[str, float | None]], questions: int) -> DialPath:
+    """Settings of the sequential policy, the oracle at once before all others.
+
+    Args:
+        steps_curve: a router card's, of questions that router and policy were fitted on, out of
+            fold; from dear to free.
+        questions: how many those were.
+    """
+    curve = steps_curve[::-1]
+    # What asking the oracle every time loses or gains is nothing, and its accuracy that of others
+    # less what they gain.
+    oracle = _column(curve, "accuracy") + _column(curve, "lost") - _column(curve, "gained")
+    undecided = OperatingPoint(name="undecided", threshold=ALWAYS, target="", policy="sequential")
+
+    def with_oracle(values: FloatArray, first: float) -> FloatArray:
+        return np.concatenate([[first], values])
+
+    thresholds = with_oracle(_column(curve, "threshold"), ALWAYS)
+    return DialPath(
+        points=[replace(undecided, threshold=float(threshold)) for threshold in thresholds],
+        plan=Plan(
+            accuracy=with_oracle(_column(curve, "accuracy"), float(oracle.mean())),
+            lost=with_oracle(_column(curve, "lost"), 0.0),
+            gained=with_oracle(_column(curve, "gained"), 0.0),
+            questions=questions,
+        ),
+    )
+
+
+def tried_steps(dial: StepDial) -> Tried:
+    """What the settings of ``steps_path`` come to.
+
+    Args:
+        dial: what those of the policy came to, from dear to free.
+    """
+
+    def with_oracle(values: NDArray[Any], first: NDArray[Any]) -> NDArray[Any]:
+        return np.concatenate([first[None], values[::-1]])
+
+    return Tried(
+        correct=with_oracle(dial.correct, dial.oracle_correct),
+        cost=with_oracle(dial.cost, dial.oracle_cost),
+        escalated=with_oracle(dial.escalated, np.ones_like(dial.oracle_correct)),
+        oracle_correct=dial.oracle_correct,
+        oracle_cost=dial.oracle_cost,
     )
 
 

@@ -21,7 +21,7 @@ from pyramid_moa.training.outcomes import FloatArray
 from pyramid_moa.training.risk_bounds import least_accuracy
 from pyramid_moa.training.targets import Target
 
-__all__ = ["check_prices", "promised_point"]
+__all__ = ["check_prices", "measured_point", "promised_point"]
 
 _ORDER = "learn then test, fixed sequence of {} settings"
 _METHODS = {
@@ -68,6 +68,59 @@ def promised_point(
             f"questions of {split}; {nearest}"
         )
     method = f"{_ORDER.format(len(path.points))}; {_METHODS[target.kind]}"
+    return replace(
+        _point(path, tried, target, place, name=name, split=split),
+        promise=Promise(
+            kind=target.kind,
+            value=target.value,
+            confidence=confidence,
+            questions=tried.n,
+            method=f"{method}; {cap.told}" if cap is not None and target.is_cost else method,
+        ),
+    )
+
+
+def measured_point(
+    path: DialPath, tried: Tried, target: Target, *, name: str, split: str
+) -> OperatingPoint:
+    """The setting that meets a target as measured; nothing is said of other questions.
+
+    Args:
+        path: the settings.
+        tried: what they came to.
+        target: what to meet.
+        name: of the point.
+        split: of the questions.
+
+    Raises:
+        NotAttainableError: none does; the nearest is named.
+    """
+    accuracy = tried.correct.mean(axis=1)
+    cost = tried.cost.sum(axis=1)
+    if target.is_cost:
+        each = target.value / 1000 * tried.n
+        most = each if target.kind == "max_usd_per_1000" else target.value * tried.oracle_cost.sum()
+        good = np.flatnonzero(cost <= most * (1 + 1e-12))
+        nearest = f"the cheapest setting costs {cost.min() / tried.n * 1000:.4g} USD for 1000"
+        best = good[np.argmax(accuracy[good])] if len(good) else None
+    else:
+        least = target.value
+        if target.kind == "max_drop":
+            least = float(tried.oracle_correct.mean()) - target.value
+        good = np.flatnonzero(accuracy >= least - 1e-12)
+        nearest = f"the most accurate setting has accuracy {accuracy.max():.4f}"
+        best = good[np.argmin(cost[good])] if len(good) else None
+    if best is None:
+        raise NotAttainableError(
+            f"{target.told()}: not attainable on the {tried.n} questions of {split}; {nearest}"
+        )
+    return _point(path, tried, target, int(best), name=name, split=split)
+
+
+def _point(
+    path: DialPath, tried: Tried, target: Target, place: int, *, name: str, split: str
+) -> OperatingPoint:
+    """A setting with what it came to."""
     oracle_accuracy = float(tried.oracle_correct.mean()) if target.kind == "max_drop" else None
     spent = float(tried.oracle_cost.sum())
     ratio = float(tried.cost[place].sum()) / spent if spent > 0 else math.nan
@@ -80,13 +133,6 @@ def promised_point(
         accuracy=float(tried.correct[place].mean()),
         escalation_rate=float(tried.escalated[place].mean()),
         cost_ratio=ratio if math.isfinite(ratio) else None,
-        promise=Promise(
-            kind=target.kind,
-            value=target.value,
-            confidence=confidence,
-            questions=tried.n,
-            method=f"{method}; {cap.told}" if cap is not None and target.is_cost else method,
-        ),
     )
 
 

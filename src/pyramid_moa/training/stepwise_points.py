@@ -12,7 +12,7 @@ from pyramid_moa.router_model.step_policy import StepPolicy
 from pyramid_moa.training.config import TrainConfig
 from pyramid_moa.training.examples import Examples
 from pyramid_moa.training.fit import held_out_parts
-from pyramid_moa.training.outcomes import FloatArray
+from pyramid_moa.training.outcomes import BoolArray, FloatArray
 from pyramid_moa.training.state_walk import Walk, walk
 from pyramid_moa.training.step_fit import (
     Answered,
@@ -36,13 +36,15 @@ class StepDial:
         correct: whether the final answer is right, bool [K, n].
         cost: of all calls, USD, float [K, n].
         escalated: whether the oracle was asked, bool [K, n].
-        oracle_cost: of asking the oracle every time, USD, float [n].
+        oracle_correct: whether asking the oracle every time is, bool [n].
+        oracle_cost: of that, USD, float [n].
     """
 
     settings: FloatArray
-    correct: np.ndarray[tuple[int, int], np.dtype[np.bool_]]
+    correct: BoolArray
     cost: FloatArray
-    escalated: np.ndarray[tuple[int, int], np.dtype[np.bool_]]
+    escalated: BoolArray
+    oracle_correct: BoolArray
     oracle_cost: FloatArray
 
     @property
@@ -71,13 +73,17 @@ class StepDial:
             policy="sequential",
         )
 
-    def curve(self) -> list[dict[str, float]]:
+    def curve(self) -> list[dict[str, float | None]]:
         """All settings as plain values."""
+        lost = (self.oracle_correct & ~self.correct).mean(axis=1)
+        gained = (self.correct & ~self.oracle_correct).mean(axis=1)
         return [
             {
                 "threshold": float(self.settings[place]),
                 "escalation_rate": float(self.escalated[place].mean()),
                 "accuracy": float(self.accuracy[place]),
+                "lost": float(lost[place]),
+                "gained": float(gained[place]),
                 "cost_ratio": float(self.cost_ratio[place]),
             }
             for place in range(len(self.settings))
@@ -90,11 +96,13 @@ class Stepwise:
 
     Attributes:
         policy: fitted.
-        dial: what its settings came to.
-        split: of the queries that this is told of.
+        validation: what its settings came to on the queries that it was fitted on, out of fold.
+        dial: what they came to on those that points are chosen on.
+        split: of these.
     """
 
     policy: StepPolicy
+    validation: StepDial
     dial: StepDial
     split: str
 
@@ -163,14 +171,15 @@ def fit_stepwise(
     policy = fit_step_policy(
         evidence, answered, run, calls, usd_per_second=config.steps.usd_per_second
     )
+    walked = out_of_fold_walk(policy, evidence, answered, own.questions)
+    validation = dial = _dial(policy, walked, answered)
     if calibration:
         dial = step_dial(run, policy, network, examples, calibration)
-        return Stepwise(policy=policy, dial=dial, split="calibration")
-    walked = out_of_fold_walk(policy, evidence, answered, own.questions)
     return Stepwise(
         policy=policy,
-        dial=_dial(policy, walked, answered),
-        split="train and validation, out of fold",
+        validation=validation,
+        dial=dial,
+        split="calibration" if calibration else "train and validation, out of fold",
     )
 
 
@@ -201,5 +210,6 @@ def _dial(policy: StepPolicy, walked: Walk, answered: Answered) -> StepDial:
         correct=answered.correct[np.arange(n), walked.answer],
         cost=(walked.called * answered.cost).sum(axis=2),
         escalated=walked.called[..., -1],
+        oracle_correct=answered.correct[:, -1],
         oracle_cost=answered.cost[:, -1],
     )

@@ -7,14 +7,23 @@ from pathlib import Path
 from pyramid_moa.data_prep.labelled_run import LabelledRun, read_labelled_run
 from pyramid_moa.errors import CheckpointError, ConfigError
 from pyramid_moa.records import question_hash
-from pyramid_moa.router_model.card import RouterCard
-from pyramid_moa.router_model.policy import OperatingPoint, Scores
+from pyramid_moa.router_model.policy import OperatingPoint, PolicyKind, Scores
 from pyramid_moa.router_model.router import Router
-from pyramid_moa.training.dial_path import cost_cap, threshold_path, try_thresholds
+from pyramid_moa.training.dial_path import (
+    DialPath,
+    cost_cap,
+    steps_path,
+    threshold_path,
+    tried_steps,
+    try_thresholds,
+)
+from pyramid_moa.training.examples import gather_examples
+from pyramid_moa.training.learn_then_test import Tried
 from pyramid_moa.training.operating_points import ThresholdTable, replaced, threshold_table
 from pyramid_moa.training.outcomes import Outcomes
-from pyramid_moa.training.promises import check_prices, promised_point
-from pyramid_moa.training.replay import check_fit, replay, score_run
+from pyramid_moa.training.promises import check_prices, measured_point, promised_point
+from pyramid_moa.training.replay import check_fit, check_steps, replay, score_run
+from pyramid_moa.training.stepwise_points import step_dial
 from pyramid_moa.training.targets import Target, one_target
 
 __all__ = ["add_threshold"]
@@ -29,6 +38,7 @@ def add_threshold(
     target_cost_ratio: float | None = None,
     max_usd_per_1000: float | None = None,
     confidence: float | None = 0.95,
+    policy: PolicyKind = "parallel",
     split: str = "calibration",
     name: str = "target",
     own_grader: str | None = None,
@@ -48,6 +58,7 @@ def add_threshold(
             at the best accuracy.
         max_usd_per_1000: the most that a thousand questions may cost, at the best accuracy.
         confidence: between 0 and 1; None promises nothing.
+        policy: whose settings are looked among.
         split: the queries it is found on.
         own_grader: the caller's own ``module:function``, where the run was graded by it.
         name: what the point is called; a point of that name is replaced.
@@ -57,7 +68,8 @@ def add_threshold(
 
     Raises:
         ConfigError: not exactly one target, or one out of range.
-        CheckpointError: the router was fitted on some of these queries, and a promise is asked for.
+        CheckpointError: the router was fitted on some of these queries, and a promise is asked
+            for; or it knows no steps that a sequential policy could take.
         RunFolderError: a cost is to be kept to, and prices are missing.
         NotAttainableError: no threshold meets it, or is proven to, on these queries.
     """
@@ -81,20 +93,21 @@ def add_threshold(
     hashes = {question_hash(data.queries[index].question)[:16] for index in positions}
     if confidence is not None:
         _check_unseen(loaded, hashes, split)
-    scores = score_run(data, loaded, positions)
-    if confidence is None:
-        point = _measured(data, positions, scores, target, split=split, name=name)
-    else:
-        point = _promised(
-            data,
-            positions,
-            scores,
-            target,
-            card=loaded.card,
-            confidence=confidence,
-            split=split,
-            name=name,
+    path, tried = _settings(data, loaded, positions, policy)
+    cap = None
+    if target.is_cost:
+        check_prices(tried.oracle_cost, tried.cost, ", ".join(data.manifest.models))
+        cap = cost_cap(data, positions) if confidence is not None else None
+    if confidence is not None:
+        point = promised_point(
+            path, tried, target, confidence=confidence, name=name, split=split, cap=cap
         )
+    elif policy == "sequential":
+        point = measured_point(path, tried, target, name=name, split=split)
+    else:
+        # Every threshold there is, not only those that could be fixed beforehand.
+        scores = score_run(data, loaded, positions)
+        point = _measured(data, positions, scores, target, split=split, name=name)
     loaded.card = replace(
         loaded.card,
         # Another grader may have compared these strangers' answers; the router's own stays.
@@ -126,26 +139,24 @@ def _check_unseen(router: Router, hashes: set[str], split: str) -> None:
         )
 
 
-def _promised(
-    run: LabelledRun,
-    positions: Sequence[int],
-    scores: Sequence[Scores],
-    target: Target,
-    *,
-    card: RouterCard,
-    confidence: float,
-    split: str,
-    name: str,
-) -> OperatingPoint:
-    path = threshold_path(card.validation_curve, int(card.validation.get("queries") or 0))
-    tried = try_thresholds(run, positions, scores, path)
-    cap = None
-    if target.is_cost:
-        check_prices(tried.oracle_cost, tried.cost, ", ".join(run.manifest.models))
-        cap = cost_cap(run, positions)
-    return promised_point(
-        path, tried, target, confidence=confidence, name=name, split=split, cap=cap
+def _settings(
+    run: LabelledRun, router: Router, positions: Sequence[int], policy: PolicyKind
+) -> tuple[DialPath, Tried]:
+    """The settings of a policy, and what they come to."""
+    questions = int(router.card.validation.get("queries") or 0)
+    if policy == "parallel":
+        path = threshold_path(router.card.validation_curve, questions)
+        scores = score_run(run, router, positions)
+        return path, try_thresholds(run, positions, scores, path)
+    check_steps(
+        run, router, OperatingPoint(name=policy, threshold=0.0, target="", policy="sequential")
     )
+    assert router.steps is not None
+    examples = gather_examples(
+        run, router.features, hidden_key=router.card.hidden_key, verifier=router.verifier
+    )
+    dial = step_dial(run, router.steps, router.network, examples, positions)
+    return steps_path(router.card.steps_curve, questions), tried_steps(dial)
 
 
 def _measured(

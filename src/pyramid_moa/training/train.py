@@ -141,7 +141,9 @@ def train(
             steps = stepwise.points(points[0])
             # Mid oracles are there to be asked, which only this policy does.
             points = [*steps, *points] if data.manifest.mid_oracles else [*points, *steps]
-            router.card = replace(router.card, operating_points=points)
+            router.card = replace(
+                router.card, operating_points=points, steps_curve=stepwise.validation.curve()
+            )
         router.save(out)
         followed.result(router.card.validation, router.card.validation_curve, out)
     (work / LAST).unlink(missing_ok=True)
