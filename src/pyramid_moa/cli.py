@@ -159,6 +159,18 @@ def _threshold_options(parser: ArgumentParser) -> None:
         "--max-usd-per-1000", type=float, default=None, help="for a thousand questions"
     )
     parser.add_argument(
+        "--value-usd",
+        type=float,
+        default=None,
+        help="what a right answer is worth; the oracle is asked where it gains more than its price",
+    )
+    parser.add_argument(
+        "--usd-per-second",
+        type=float,
+        default=0.0,
+        help="with --value-usd: what a second of waiting costs",
+    )
+    parser.add_argument(
         "--confidence",
         type=float,
         default=0.95,
@@ -370,20 +382,36 @@ def _evaluate(options: Namespace) -> None:
 def _threshold(options: Namespace) -> None:
     _need_extra("threshold", "scipy")
     from pyramid_moa.training.threshold import add_threshold
+    from pyramid_moa.training.value_point import add_value_point
 
-    point = add_threshold(
-        options.run,
-        options.router,
-        target_accuracy=options.target_accuracy,
-        max_drop=options.max_drop,
-        target_cost_ratio=options.target_cost_ratio,
-        max_usd_per_1000=options.max_usd_per_1000,
-        confidence=None if options.no_promise else options.confidence,
-        policy=options.policy,
-        own_grader=options.grader,
-        split=options.split,
-        name=options.name,
-    )
+    targets = {
+        name: getattr(options, name)
+        for name in ("target_accuracy", "max_drop", "target_cost_ratio", "max_usd_per_1000")
+    }
+    common = {
+        "policy": options.policy,
+        "own_grader": options.grader,
+        "split": options.split,
+        "name": options.name,
+    }
+    if options.value_usd is not None:
+        if any(value is not None for value in targets.values()):
+            raise ConfigError("expected a target or --value-usd, found both; give each a --name")
+        point = add_value_point(
+            options.run,
+            options.router,
+            value_usd=options.value_usd,
+            usd_per_second=options.usd_per_second,
+            **common,
+        )
+    else:
+        point = add_threshold(
+            options.run,
+            options.router,
+            **targets,
+            confidence=None if options.no_promise else options.confidence,
+            **common,
+        )
     cost = "unknown" if point.cost_ratio is None else f"{point.cost_ratio:.4f}"
     kept = "measured, not guaranteed"
     if point.promise is not None:
