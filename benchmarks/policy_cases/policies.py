@@ -15,10 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 from policy_cases.scored_folds import Part, ScoredFold
 
+from pyramid_moa.router_model.policy import log_odds
 from pyramid_moa.router_model.state_values import StateValues
 from pyramid_moa.training.baselines.inner_folds import inner_folds
 from pyramid_moa.training.baselines.rule_run import RuleRun
 from pyramid_moa.training.baselines.stepwise import fit_steps
+from pyramid_moa.training.outvoting import choose_margin
 from pyramid_moa.training.state_fit import lambdas
 from pyramid_moa.training.state_walk import joined_walks, walk
 from pyramid_moa.training.step_fit import PENALTY
@@ -27,7 +29,16 @@ __all__ = ["POLICIES", "Dial", "dials", "step_values"]
 
 Floats = NDArray[np.float64]
 
-POLICIES = ("parallel", "gain", "sequential", "oracle", "abc", "abc-sequential", "abc-three-tiers")
+POLICIES = (
+    "parallel",
+    "gain",
+    "sequential",
+    "oracle",
+    "everybody",
+    "abc",
+    "abc-sequential",
+    "abc-three-tiers",
+)
 _THRESHOLDS = 101
 
 
@@ -101,6 +112,7 @@ def _decided(data: RuleRun, fold: ScoredFold) -> "dict[str, tuple[Floats, Floats
             *_means(_above(data, fold.train, train, thresholds)),
         )
     made["sequential"] = _sequential(data, fold)
+    made["everybody"] = _everybody(data, fold)
     for name, decide in (
         ("oracle", _oracle),
         ("abc", _abc),
@@ -179,6 +191,46 @@ def _walked(
     right = np.vstack([data.correct[at, answer], data.correct[at, data.oracle]])
     spent = np.vstack([(called * data.cost[at]).sum(axis=2), data.cost[at, -1]])
     return right.astype(np.float64), spent
+
+
+def _everybody(data: RuleRun, fold: ScoredFold) -> tuple[Floats, Floats, Floats, Floats]:
+    """Ask members and oracle; the ensemble outvotes it by a margin chosen in training, if any."""
+    surer, gains = _outvoting(data, fold.train)
+    margin = choose_margin(surer, gains)
+    parts = []
+    for part in (fold.test, fold.train):
+        surer, gains = _outvoting(data, part)
+        kept = surer > (np.inf if margin is None else margin)
+        right = data.correct[part.positions, data.oracle] + np.where(kept, gains, 0)
+        parts.append((right[None].astype(np.float64), data.cost[part.positions].sum(axis=1)[None]))
+    return (*parts[0], *_means(parts[1]))
+
+
+def _outvoting(data: RuleRun, part: Part) -> tuple[Floats, NDArray[np.int64]]:
+    """By how much the ensemble is surer than the oracle, and what keeping its answer gains."""
+    at, choice = part.positions, part.sets.sets[-1].choice
+    own, oracle = 1.0 - _fails(part), part.heads[:, 2]
+    surer = np.array(
+        [log_odds(float(p)) - log_odds(float(q)) for p, q in zip(own, oracle, strict=True)]
+    )
+    right = data.correct[at, np.maximum(choice, 0)].astype(np.int64)
+    gains = right - data.correct[at, data.oracle]
+    # Where both give the same answer there is nothing to keep.
+    return surer, np.where((choice >= 0) & ~_as_the_oracle(data, at, choice), gains, 0)
+
+
+def _as_the_oracle(
+    data: RuleRun, at: NDArray[np.int64], choice: NDArray[np.int64]
+) -> NDArray[np.bool_]:
+    """Where the member that was chosen says what the oracle says, bool [n]."""
+    run = data.run
+    oracle = run.generations[run.manifest.oracle]
+    same = []
+    for query, member in zip(at, choice, strict=True):
+        own = run.generations[run.manifest.members[member]][query].answer
+        other = oracle[query].answer
+        same.append(own is not None and other is not None and run.grader.equal(own, other))
+    return np.array(same, dtype=bool)
 
 
 def _oracle(data: RuleRun, at: NDArray[np.int64]) -> tuple[Floats, Floats]:

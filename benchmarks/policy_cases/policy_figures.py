@@ -90,7 +90,13 @@ def pyramid_figures(data: RuleRun, dials: Mapping[str, Dial], weights: Floats) -
             chosen = _chosen(data, [dials[own] for own in policies], dials[form], weights)
             figures[f"{name} chosen for {form}: cost over its"] = chosen[1]
             figures[f"{name} chosen for {form}: accuracy less its"] = chosen[0]
-    figures["most accurate point less the oracle: accuracy"] = _most_accurate(data, dials, weights)
+    best, less_oracle = _most_accurate(data, dials, weights), "less the oracle: accuracy"
+    figures[f"most accurate setting of either policy {less_oracle}"] = best
+    everybody, oracle = dials["everybody"].correct[0], dials["oracle"].correct[0]
+    total = weights.sum(axis=1)
+    figures[f"everybody asked, oracle outvoted {less_oracle}"] = (
+        weights @ (everybody - oracle) / total
+    )
     return figures
 
 

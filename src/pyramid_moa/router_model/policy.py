@@ -12,6 +12,7 @@ __all__ = [
     "Scores",
     "escalates",
     "goes_up",
+    "log_odds",
     "outvotes",
     "vote_point",
     "vote_scores",
@@ -127,7 +128,7 @@ def outvotes(scores: Scores, margin: float) -> bool:
     if scores.p_oracle_right is None:
         return False
     own, oracle = 1.0 - scores.p_ensemble_fails, scores.p_oracle_right
-    return _log_odds(own) - _log_odds(oracle) > margin
+    return log_odds(own) - log_odds(oracle) > margin
 
 
 def vote_scores(share: float) -> Scores:
@@ -147,6 +148,7 @@ def vote_point(theta: float = 1.0) -> OperatingPoint:
     )
 
 
-def _log_odds(p: float) -> float:
+def log_odds(p: float) -> float:
+    """Of a probability, within those of one in a million and all but that."""
     p = min(max(p, 1e-6), 1.0 - 1e-6)
     return math.log(p / (1.0 - p))

@@ -3,15 +3,17 @@
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pyramid_moa.data_prep.labelled_run import LabelledRun
-from pyramid_moa.router_model.policy import OperatingPoint, Scores, goes_up, outvotes
+from pyramid_moa.router_model.policy import OperatingPoint, Scores, goes_up, log_odds
+from pyramid_moa.training.outcomes import FloatArray
 
-__all__ = ["choose_outvote"]
+__all__ = ["choose_margin", "choose_outvote"]
 
 _MARGINS = (0.0, 0.5, 1.0, 2.0, 3.0)
-# One-sided 5 %, were the queries on which it matters right or wrong by chance alone.
-_SURE = 1.645
+# The rule of one standard error (Breiman et al. 1984): a gain within it may be chance.
+_STANDARD_ERRORS = 1.0
 
 
 def choose_outvote(
@@ -20,7 +22,7 @@ def choose_outvote(
     """Choose by how much the ensemble's log-odds have to be larger to outvote the oracle.
 
     The answers of both are compared where they differ and the oracle would be asked. Keeping the
-    ensemble's has to gain more than chance would give it; otherwise the oracle's is always taken.
+    ensemble's has to gain more than a standard error; otherwise the oracle's is always taken.
 
     Args:
         run: the labelled data.
@@ -31,19 +33,30 @@ def choose_outvote(
     Returns:
         The margin, or None to take the oracle's answer.
     """
+    surer, gains = [], []
+    for index, score in zip(positions, scores, strict=True):
+        if goes_up(score, point) and score.p_oracle_right is not None:
+            surer.append(log_odds(1.0 - score.p_ensemble_fails) - log_odds(score.p_oracle_right))
+            gains.append(_gain(run, index, score))
+    return choose_margin(np.array(surer), np.array(gains))
+
+
+def choose_margin(surer: FloatArray, gains: NDArray[np.int64]) -> float | None:
+    """Choose the margin of those queries on which the oracle is asked.
+
+    Args:
+        surer: log-odds of the ensemble's answer less the oracle's, float [n].
+        gains: 1 where keeping the ensemble's answer is right and the oracle's wrong, -1 the other
+            way, 0 where it makes no difference, int [n].
+
+    Returns:
+        The margin, or None to take the oracle's answer.
+    """
     best, best_gain = None, 0.0
     for margin in _MARGINS:
-        gains = np.array(
-            [
-                gain
-                for index, score in zip(positions, scores, strict=True)
-                if goes_up(score, point) and outvotes(score, margin)
-                for gain in [_gain(run, index, score)]
-                if gain
-            ]
-        )
-        total = float(gains.sum())
-        if total > max(best_gain, _SURE * np.sqrt(len(gains))):
+        own = gains[(surer > margin) & (gains != 0)]
+        total = float(own.sum())
+        if total > max(best_gain, _STANDARD_ERRORS * np.sqrt(len(own))):
             best, best_gain = margin, total
     return best
 

@@ -23,10 +23,12 @@ from pyramid_moa.router_model.policy import OperatingPoint, Scores
 from pyramid_moa.router_model.router import Router
 from pyramid_moa.router_model.verifier import Verifier
 from pyramid_moa.training.config import TrainConfig
+from pyramid_moa.training.deferral import ALWAYS
 from pyramid_moa.training.examples import Examples, gather_examples
 from pyramid_moa.training.fit import LAST, check_examples, fit_network, nothing_to_learn
 from pyramid_moa.training.hidden_choice import choose_hidden_key
 from pyramid_moa.training.operating_points import default_points, threshold_table
+from pyramid_moa.training.outcomes import Outcomes
 from pyramid_moa.training.outvoting import choose_outvote
 from pyramid_moa.training.replay import replay, score_run
 from pyramid_moa.training.step_fit import typical_calls
@@ -259,9 +261,21 @@ def _points(
             target="asks the oracle where it is likelier to be right than the ensemble",
         ),
     ]
+    always = OperatingPoint(
+        name="most-accurate",
+        threshold=ALWAYS,
+        target="asks everybody, and takes whoever is surest",
+        split=split,
+        questions=outcomes.n,
+        escalation_rate=1.0,
+        cost_ratio=_cost_ratio(outcomes),
+    )
     points = [
-        replace(point, outvote=choose_outvote(run, fitted_on, scores, point)) for point in points
+        replace(point, outvote=choose_outvote(run, fitted_on, scores, point))
+        for point in [*points, always]
     ]
+    if points[-1].outvote is None:
+        points.pop()  # nobody is surer than the oracle
     return [
         point
         if point.outvote is None
@@ -270,6 +284,13 @@ def _points(
         )
         for point in points
     ]
+
+
+def _cost_ratio(outcomes: Outcomes) -> float | None:
+    """Of asking everybody, over asking the oracle alone; None where that costs nothing."""
+    alone = float(outcomes.oracle_cost_usd.sum())
+    ratio = 1.0 + float(outcomes.member_cost_usd.sum()) / alone if alone > 0 else np.nan
+    return ratio if np.isfinite(ratio) else None
 
 
 def _validation_figures(
