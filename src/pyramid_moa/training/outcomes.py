@@ -211,20 +211,22 @@ def _shape_problems(rows: Outcomes) -> list[str]:
             problems.append(f"{name}: expected {n} rows, found {len(getattr(rows, name))}")
     if any(len(answers) != m for answers in rows.member_answers):
         problems.append(f"member_answers: expected {m} answers in every row")
-    mids = len(rows.mid_oracles)
+    return problems + _column_problems(rows)
+
+
+def _column_problems(rows: Outcomes) -> list[str]:
+    n, m, mids = len(rows.query_ids), len(rows.members), len(rows.mid_oracles)
+    problems = []
     if mids and [len(answers) for answers in rows.mid_answers or ()] != [mids] * n:
         problems.append(f"mid_answers: expected {n} rows of {mids} answers")
     kinds: list[tuple[tuple[str, ...], tuple[int, ...], type[np.generic]]] = [
-        *(
-            [(("mid_correct",), (n, mids), np.bool_), (_MID_AMOUNTS, (n, mids), np.float64)]
-            if mids
-            else []
-        ),
         (_BOOLS, (n,), np.bool_),
         (("member_correct",), (n, m), np.bool_),
         (_AMOUNTS + _SHARES, (n,), np.float64),
         (_MEMBER_AMOUNTS, (n, m), np.float64),
     ]
+    if mids:
+        kinds += [(("mid_correct",), (n, mids), np.bool_), (_MID_AMOUNTS, (n, mids), np.float64)]
     for names, shape, dtype in kinds:
         for name in names:
             column = getattr(rows, name)

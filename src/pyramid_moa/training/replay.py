@@ -14,7 +14,7 @@ from pyramid_moa.router_model.route import Guide, Route
 from pyramid_moa.router_model.router import Router
 from pyramid_moa.training.outcomes import Outcomes
 
-__all__ = ["check_fit", "check_steps", "replay", "score_run"]
+__all__ = ["check_fit", "check_steps", "replay", "score_run", "steps_fit"]
 
 
 def check_fit(run: LabelledRun, router: Router) -> None:
@@ -48,15 +48,26 @@ def check_steps(run: LabelledRun, router: Router, point: OperatingPoint) -> None
         CheckpointError: it goes step by step, and the router does not know what steps to the run's
             models are worth.
     """
-    if point.policy == "parallel":
+    if point.policy == "parallel" or steps_fit(run, router):
         return
-    known = list(router.steps.members) if router.steps is not None else []
-    if sorted(known) != sorted(run.manifest.models_before_oracle):
-        raise CheckpointError(
-            f"operating point {point.name!r}: expected a router that knows what steps to "
-            f"{', '.join(run.manifest.models_before_oracle)} are worth, found "
-            f"{', '.join(known) or 'one that knows no steps'}; train it on a run of these"
-        )
+    steps = router.steps
+    found = (
+        "one that knows no steps" if steps is None else ", ".join([*steps.members, steps.oracle])
+    )
+    raise CheckpointError(
+        f"operating point {point.name!r}: expected a router that knows what steps to "
+        f"{', '.join(run.manifest.models)} are worth, found {found}; train it on a run of these"
+    )
+
+
+def steps_fit(run: LabelledRun, router: Router) -> bool:
+    """Whether the router knows what steps to the run's models, its oracle included, are worth."""
+    steps, manifest = router.steps, run.manifest
+    return (
+        steps is not None
+        and sorted(steps.members) == sorted(manifest.models_before_oracle)
+        and steps.oracle == manifest.oracle
+    )
 
 
 def score_run(run: LabelledRun, router: Router, positions: Sequence[int]) -> list[Scores]:
