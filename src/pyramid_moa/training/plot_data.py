@@ -76,9 +76,9 @@ def pareto_data(
     Returns:
         ``axis`` (what x is), ``label``, ``price_note``, ``points`` (kind, name, x, accuracy),
         ``router``, ``band``, ``sequential``, ``sequential_band``, ``operating_points``,
-        ``hindsight`` and ``random``. Settings step by step come in the order of their cost, which is
-        not always that of their thresholds. Bands are pointwise 95 % bootstrap intervals of the accuracy:
-        ``band`` at fixed shares of oracle calls, ``sequential_band`` at fixed settings.
+        ``hindsight`` and ``random``. Settings step by step come in the order of their cost, not
+        always that of their thresholds. Bands are pointwise 95 % bootstrap intervals of the
+        accuracy: ``band`` at fixed shares of oracle calls, ``sequential_band`` at fixed settings.
     """
     curve = router_curve(outcomes)
     axis = next(name for name in _AXES if not np.isnan(getattr(curve, name)).any())

@@ -9,7 +9,8 @@ __all__ = ["path_table", "path_words", "point_table"]
 
 _NAME_LENGTH = 60
 _TEXT_LENGTH = 200
-_PATHS = 40
+_PATHS = 15
+_PATH_NAME_LENGTH = 32
 
 _PROMISES = {
     "target_accuracy": "accuracy of at least {}",
@@ -67,8 +68,14 @@ def path_table(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
 
 def path_words(path: Sequence[Sequence[str]]) -> str:
     """A path in one line: those asked together joined by a plus, steps by arrows."""
-    steps = [" + ".join(cut(name, _NAME_LENGTH) for name in group) for group in path]
-    return " → ".join(steps)
+    return " → ".join(" + ".join(_short(name) for name in group) for group in path)
+
+
+def _short(name: str) -> str:
+    """Names of models are told in full elsewhere; a path has several."""
+    if len(name) <= _PATH_NAME_LENGTH:
+        return name
+    return f"{name[: _PATH_NAME_LENGTH - 1]}…"
 
 
 def _policy(row: Mapping[str, Any]) -> str:

@@ -236,7 +236,7 @@ def _rules(outcomes: Outcomes, metrics: Metrics) -> list[dict[str, str]]:
             "oracle",
             metrics["oracle"],
         ),
-        row("hindsight", "hindsight", metrics["hindsight"]),
+        row("hindsight, all members asked", "hindsight", metrics["hindsight"]),
     ]
 
 
