@@ -33,7 +33,8 @@ def promising(trained_on_three_tiers, tmp_path_factory):
         )
         named = point.name in ("parity", "sequential")
         points.append(replace(point, promise=promise if named else None))
-    router.card = replace(router.card, operating_points=points)
+    dear = replace(router.card.operating_point("sequential"), name="thorough", threshold=0.003)
+    router.card = replace(router.card, operating_points=[*points, dear])
     out = tmp_path_factory.mktemp("checkpoints") / "promising"
     router.save(out)
     return out
@@ -53,9 +54,9 @@ def test_the_curve_meets_the_replayed_points(report):
     curve = metrics["sequential_curve"]
     assert set(curve[0]) == {"threshold", "escalation_rate", "accuracy", "cost_ratio"}
     rows = [row for row in metrics["operating_points"] if row["policy"] == "sequential"]
-    assert {row["name"] for row in rows} == {"sequential", "sequential-accurate"}
+    assert {row["name"] for row in rows} == {"sequential", "sequential-accurate", "thorough"}
     for row in rows:
-        (own,) = [setting for setting in curve if setting["threshold"] == row["threshold"]]
+        own = min(curve, key=lambda setting, row=row: abs(setting["threshold"] - row["threshold"]))
         # An oracle that fails leaves the vote of all in the one, of those asked in the other.
         assert own["accuracy"] == pytest.approx(row["accuracy"], abs=2 / metrics["n"])
         for name in ("escalation_rate", "cost_ratio"):
@@ -108,8 +109,12 @@ def test_paths_are_those_of_the_decisions(report):
     ]
 
 
-def test_mistakes_go_by_what_was_held_when_the_oracle_was_asked(report, three_tier_run, promising):
-    out, metrics, _ = report
+@pytest.mark.parametrize("name", ["sequential", "thorough"])
+def test_mistakes_go_by_what_was_held_when_the_oracle_was_asked(
+    name, three_tier_run, promising, tmp_path
+):
+    out = tmp_path / "report"
+    metrics = evaluate(three_tier_run, out, router=promising, point=name, split="all")
     run, router = read_labelled_run(three_tier_run), Router.load(promising)
     rows = pq.read_table(out / "decisions.parquet").to_pydict()
     counts, differs = Counter(), 0
@@ -130,15 +135,24 @@ def test_mistakes_go_by_what_was_held_when_the_oracle_was_asked(report, three_ti
         oracle = run.labels[index].oracle_correct
         if ORACLE not in called:
             counts["rightly" if held else "wrongly" if oracle else "either"] += 1
-        elif asked and held and oracle:
-            counts["needlessly"] += 1
+        elif not asked:
+            counts["first"] += 1
+        elif not held and not oracle:
+            counts["vain"] += 1
+        elif oracle:
+            counts["needlessly" if held else "put right"] += 1
     assert differs  # else the ensemble of all members would do
+    asks = metrics["operating_point"]["escalation_rate"]
+    assert (asks > 0.1) == (name == "thorough"), asks
     decisions = metrics["decisions"]
     assert sum(decisions.values()) == metrics["n"]
     assert decisions["rightly_trusted"] == counts["rightly"]
     assert decisions["wrongly_trusted"] == counts["wrongly"]
     assert decisions["wrong_either_way"] == counts["either"]
     assert decisions["needlessly_escalated"] == counts["needlessly"]
+    assert decisions["rightly_escalated"] == counts["put right"]
+    assert decisions["escalated_in_vain"] == counts["vain"]
+    assert decisions["asked_first"] == counts["first"]
 
 
 def test_costs_and_times_are_those_of_who_was_asked(report, three_tier_run):

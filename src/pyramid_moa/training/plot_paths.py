@@ -24,7 +24,7 @@ __all__ = ["draw_paths"]
 
 _SHOWN = 12
 _NAME_LENGTH = 26
-_ROW, _HEAD, _FOOT = 0.36, 1.75, 0.6  # inches
+_ROW, _FOOT = 0.36, 0.6  # inches
 
 
 def draw_paths(data: Data) -> "Figure":
@@ -32,9 +32,12 @@ def draw_paths(data: Data) -> "Figure":
     rows, models = data["paths"][:_SHOWN], data["models"]
     left_out = data["paths"][_SHOWN:]
     with plot_style():
-        height = _HEAD + _ROW * max(len(rows), 2) + _FOOT
+        # Names stand aslant over their columns, the legend beside them.
+        longest = min(max(len(name) for name in models), _NAME_LENGTH)
+        head = max(0.9, 0.45 + 0.05 * longest)
+        height = head + _ROW * max(len(rows), 2) + _FOOT
         figure = new_figure(9.2, height)
-        bottom, tall = _FOOT / height, 1 - (_HEAD + _FOOT) / height
+        bottom, tall = _FOOT / height, 1 - (head + _FOOT) / height
         columns = min(0.055 * len(models), 0.45)
         asked = figure.add_axes((0.02, bottom, columns, tall))
         bars = figure.add_axes((0.04 + columns, bottom, 0.62 - columns, tall), sharey=asked)
@@ -68,15 +71,15 @@ def draw_paths(data: Data) -> "Figure":
             color=MUTED,
             annotation_clip=False,
         )
-        for colour, text, line in (
-            (ROUTER, "ended without the oracle", 22),
-            (VOTE, "asked the oracle", 8),
-        ):
+        kinds = ((False, ROUTER, "ended without the oracle"), (True, VOTE, "asked the oracle"))
+        shown = {bool(row["escalated"]) for row in rows}
+        legend = [(colour, text) for asks, colour, text in kinds if asks in shown]
+        for line, (colour, text) in enumerate(reversed(legend)):
             bars.annotate(
                 text,
                 (1.0, 1.0),
                 xycoords="axes fraction",
-                xytext=(8, 14 + line),
+                xytext=(8, 22 + 14 * line),
                 textcoords="offset points",
                 fontsize=9,
                 color=colour,

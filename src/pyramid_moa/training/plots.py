@@ -118,7 +118,7 @@ def draw_pareto(data: Data) -> "Figure":
             steps = columns_of(data["sequential"], "x", "accuracy")
             axes.plot(*steps.T, color=STEPS, linewidth=1.8, zorder=3)
             lines.append(steps)
-            labels.append(_along(steps, 0.3, "router, step by step", STEPS))
+            labels.append(_on_line(steps, 0.55, "router, step by step", STEPS))
         place_labels(axes, labels, lines)
     return figure
 
@@ -350,12 +350,6 @@ def _on_line(line: FloatArray, share: float, text: str, colour: str) -> Label:
     return Label(x=x, y=float(np.interp(x, line[:, 0], line[:, 1])), text=text, colour=colour)
 
 
-def _along(line: FloatArray, share: float, text: str, colour: str) -> Label:
-    """Beside the point of a line that may go back and forth, counted from its first."""
-    x, y = line[int(share * (len(line) - 1))]
-    return Label(x=float(x), y=float(y), text=text, colour=colour)
-
-
 def _before_and_after(axes: "Axes", groups: list[Data], *, named: bool) -> None:
     where = np.arange(len(groups))
     before, after = columns_of(groups, "accuracy_before", "accuracy_after").T
@@ -371,7 +365,7 @@ def _before_and_after(axes: "Axes", groups: list[Data], *, named: bool) -> None:
         zorder=3,
         label="ensemble alone",
     )
-    axes.plot(where, after, "o", markersize=8, color=ROUTER, zorder=4, label="after escalation")
+    axes.plot(where, after, "o", markersize=8, color=ROUTER, zorder=4, label="final answers")
     axes.set(xlim=(-0.6, len(groups) - 0.4), ylim=(-0.05, 1.05))
     axes.tick_params(labelbottom=False, bottom=False)
     percent_axes(axes, x=False)
