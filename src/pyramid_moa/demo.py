@@ -5,7 +5,7 @@ import textwrap
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pyramid_moa.atomic_files import write_text_atomically
 from pyramid_moa.data_prep.datasets import load_queries
@@ -129,21 +129,21 @@ def _table(metrics: Mapping[str, Any]) -> str:
             vote["accuracy"],
             vote["escalation_rate"],
             vote,
-            _added(metrics, vote),
+            _added(metrics, vote, asked="ensemble"),
         ),
         _row(
             "router, as many oracle calls",
             equal["accuracy"],
             equal["escalation_rate"],
             equal,
-            _added(metrics, equal),
+            _added(metrics, equal, asked="ensemble"),
         ),
         _row(
             f"router, {point['name']}",
             point["accuracy"],
             point["escalation_rate"],
             point,
-            _added(metrics, point),
+            _added(metrics, point, asked="members"),
         ),
     ]
     at_accuracy = metrics["router_at_vote_accuracy"]["cost_ratio"]
@@ -158,13 +158,15 @@ def _table(metrics: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _added(metrics: Mapping[str, Any], rule: Mapping[str, Any]) -> float | None:
+def _added(
+    metrics: Mapping[str, Any], rule: Mapping[str, Any], *, asked: Literal["ensemble", "members"]
+) -> float | None:
+    """Of a rule that asks the whole ensemble, or those members that the operating point asks."""
     times = metrics["latency"]
-    if times["members_sequential_s"] is None:
+    before = times[f"{asked}_sequential_s"]
+    if before is None:
         return None
-    return float(
-        times["members_sequential_s"] + (rule["escalation_rate"] - 1.0) * times["oracle_s"]
-    )
+    return float(before + (rule["escalation_rate"] - 1.0) * times["oracle_s"])
 
 
 def _row(

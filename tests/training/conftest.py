@@ -11,7 +11,18 @@ from pyramid_moa.training.outcomes import Outcomes
 def _changed(outcomes, **columns):
     """The same outcomes with other columns, checked again."""
     values = {field.name: getattr(outcomes, field.name) for field in fields(outcomes)}
+    if "models_called" in columns and "paths" not in columns:
+        columns["paths"] = _paths(columns["models_called"], columns.get("oracle", outcomes.oracle))
     return Outcomes(**(values | columns))
+
+
+def _paths(models_called, oracle):
+    """All that were asked before the oracle at once."""
+    groups = [
+        (tuple(name for name in called if name != oracle), (oracle,) if oracle in called else ())
+        for called in models_called
+    ]
+    return tuple(tuple(group for group in path if group) for path in groups)
 
 
 def _five_queries():
@@ -44,11 +55,15 @@ def _five_queries():
         p_ensemble_fails=np.array([0.9, 0.6, 0.6, 0.2, 0.1]),
         p_vote_fails=np.array([0.9, 0.7, 0.6, 0.3, 0.1]),
         p_oracle_right=np.full(5, np.nan),
+        held_answer=vote,
+        held_correct=np.array([0, 0, 1, 1, 1], dtype=np.bool_),
         final_answer=("7", "7", "7", "7", "7"),
         models_called=called,
+        paths=_paths(called, "big"),
         escalated=escalated,
         final_correct=np.ones(5, dtype=np.bool_),
         final_cost_usd=0.2 + escalated * oracle_cost,
+        final_latency_s=2.0 + escalated * 5.0,
         threshold=0.5,
         operating_point="half",
         reference="gold",
@@ -97,6 +112,8 @@ def _simulated(n, *, members=3, seed=0, **columns):
         "p_ensemble_fails": p,
         "p_vote_fails": p,
         "p_oracle_right": np.full(n, 0.97),
+        "held_answer": votes,
+        "held_correct": right,
         "final_answer": tuple(
             o if e else v for o, e, v in zip(oracle_answer, escalated, votes, strict=True)
         ),
@@ -104,11 +121,13 @@ def _simulated(n, *, members=3, seed=0, **columns):
         "escalated": escalated,
         "final_correct": np.where(escalated, oracle_right, right),
         "final_cost_usd": cost.sum(axis=1) + escalated * oracle_cost,
+        "final_latency_s": 1.0 + escalated * oracle_cost * 1e3,
         "threshold": 0.3,
         "operating_point": "balanced",
         "reference": "gold",
     }
-    return Outcomes(**(values | columns))
+    values |= columns
+    return Outcomes(**({"paths": _paths(values["models_called"], "oracle")} | values))
 
 
 @pytest.fixture(scope="session")

@@ -76,6 +76,7 @@ def test_latency_by_hand(by_hand):
     assert by_hand["latency"] == pytest.approx(
         {
             "n": 5,
+            "ensemble_sequential_s": 3.0,
             "members_parallel_s": 2.0,
             "members_sequential_s": 3.0,
             "oracle_s": 5.0,
@@ -189,6 +190,7 @@ def test_one_class_alone_has_no_auroc(right, simulated):
         20,
         ensemble_correct=np.full(20, right),
         vote_correct=np.full(20, right),
+        held_correct=np.full(20, right),
         final_correct=np.full(20, right),
     )
     metrics = compute_metrics(rows, resamples=20)

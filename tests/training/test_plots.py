@@ -10,9 +10,9 @@ from pyramid_moa.training.plot_data import (
     pareto_data,
     plots_data,
     reliability_data,
-    wilson_interval,
 )
 from pyramid_moa.training.plots import draw_difficulty, draw_pareto, draw_reliability, write_plots
+from pyramid_moa.training.wilson import wilson_interval
 
 pytest.importorskip("matplotlib")
 

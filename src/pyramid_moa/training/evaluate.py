@@ -1,15 +1,25 @@
 """Evaluation: run and checkpoint in; decisions, figures, plots and a report out."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from pyramid_moa.data_prep.labelled_run import LabelledRun, read_labelled_run
 from pyramid_moa.errors import ConfigError
 from pyramid_moa.records import question_hash
-from pyramid_moa.router_model.policy import PolicyKind, vote_point, vote_scores
+from pyramid_moa.router_model.policy import (
+    OperatingPoint,
+    PolicyKind,
+    Scores,
+    vote_point,
+    vote_scores,
+)
 from pyramid_moa.router_model.router import Router
-from pyramid_moa.training.replay import check_fit, check_steps, replay, score_run
+from pyramid_moa.training.examples import gather_examples
+from pyramid_moa.training.outcomes import Outcomes
+from pyramid_moa.training.point_results import PointResult
+from pyramid_moa.training.replay import check_fit, check_steps, replay, score_run, steps_fit
 from pyramid_moa.training.report import check_report_folder, write_report
+from pyramid_moa.training.stepwise_points import StepDial, dial_of
 
 __all__ = ["evaluate"]
 
@@ -80,7 +90,50 @@ def evaluate(
             extra["note"] = f"the router has seen {seen} of these questions in training"
             say(extra["note"])
     outcomes = replay(data, positions, scores, chosen, router=loaded)
-    return write_report(outcomes, out, seed=seed, extra=extra)
+    if loaded is None:
+        points, dial = [PointResult(point=chosen, outcomes=outcomes)], None
+    else:
+        points = _points(data, positions, scores, loaded, chosen, outcomes)
+        dial = _dial(data, positions, loaded)
+    return write_report(outcomes, out, seed=seed, extra=extra, points=points, dial=dial)
+
+
+def _points(
+    run: LabelledRun,
+    positions: Sequence[int],
+    scores: Sequence[Scores],
+    router: Router,
+    chosen: OperatingPoint,
+    outcomes: Outcomes,
+) -> list[PointResult]:
+    """Decide the queries by every point of the checkpoint that the run can follow."""
+    return [
+        PointResult(
+            point=point,
+            outcomes=outcomes
+            if point.name == chosen.name
+            else replay(run, positions, scores, point, router=router),
+        )
+        for point in router.card.operating_points
+        if point.policy == "parallel" or steps_fit(run, router)
+    ]
+
+
+def _dial(run: LabelledRun, positions: Sequence[int], router: Router) -> StepDial | None:
+    """Every setting of the sequential policy, where the router knows the run's models by place."""
+    steps = router.steps
+    if steps is None or list(steps.members) != run.manifest.models_before_oracle:
+        return None
+    if steps.oracle != run.manifest.oracle:
+        return None
+    examples = gather_examples(
+        run,
+        router.features,
+        hidden_key=router.card.hidden_key,
+        verifier=router.verifier,
+        positions=positions,
+    )
+    return dial_of(run, steps, router.network, examples, positions)
 
 
 def _seen(run: LabelledRun, router: Router, positions: list[int]) -> int:

@@ -125,14 +125,16 @@ def gather_examples(
     *,
     hidden_key: str | None,
     verifier: Verifier | None = None,
+    positions: Sequence[int] | None = None,
 ) -> Examples:
-    """Compute features and labels of every query of a run.
+    """Compute features and labels of a run's queries.
 
     Args:
         run: the labelled data.
         spec: the feature groups.
         hidden_key: the hidden state to read, or None.
         verifier: reads the answers, where the groups want one.
+        positions: of the queries; all of them where it is left out.
 
     Returns:
         Of members and mid oracles, which are members of later tiers.
@@ -142,26 +144,29 @@ def gather_examples(
     """
     members = run.manifest.models_before_oracle
     hidden = tuple(hidden_rows_of(run, name, hidden_key) for name in members) if hidden_key else ()
+    chosen = range(len(run.queries)) if positions is None else positions
+    if positions is not None:
+        index = np.asarray(positions, dtype=np.int64)
+        hidden = tuple(ChosenRows(rows, index) for rows in hidden)
     evidence = []
-    with Progress("features", total=len(run.queries)) as progress:
-        for index, query in enumerate(run.queries):
-            rows = [run.generations[name][index] for name in members]
+    with Progress("features", total=len(chosen)) as progress:
+        for place in chosen:
+            rows = [run.generations[name][place] for name in members]
+            question = run.queries[place].question
             evidence.append(
-                gather_evidence(spec, query.question, rows, run.grader.equal, verifier=verifier)
+                gather_evidence(spec, question, rows, run.grader.equal, verifier=verifier)
             )
             progress.advance()
-    right = [
-        [bool(run.generations[name][i].correct) for name in members] for i in range(len(evidence))
-    ]
+    right = [[bool(run.generations[name][place].correct) for name in members] for place in chosen]
     return Examples(
         answers=torch.from_numpy(np.stack([one.answers for one in evidence])),
         relations=torch.from_numpy(np.stack([one.relations for one in evidence])),
         clusters=torch.from_numpy(np.stack([one.clusters for one in evidence])),
         question=torch.from_numpy(np.stack([one.question for one in evidence])),
         right=torch.tensor(right).float(),
-        oracle_right=torch.tensor([label.oracle_correct for label in run.labels]).float(),
+        oracle_right=torch.tensor([run.labels[i].oracle_correct for i in chosen]).float(),
         hidden=hidden,
-        questions=tuple(question_hash(query.question) for query in run.queries),
+        questions=tuple(question_hash(run.queries[i].question) for i in chosen),
         first_tier=len(run.manifest.members),
     )
 

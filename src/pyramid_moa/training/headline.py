@@ -62,6 +62,7 @@ class HeadlineFigures:
         vote_rule = np.where(rows.vote_accepted, rows.vote_correct, rows.oracle_correct)
         columns = {
             **{f"members.{name}": rows.member_correct[:, k] for k, name in enumerate(rows.members)},
+            **{f"mid_oracles.{name}": self._mid(k) for k, name in enumerate(rows.mid_oracles)},
             "vote.accuracy": rows.vote_correct,
             "ensemble.accuracy": rows.ensemble_correct,
             "oracle.accuracy": rows.oracle_correct,
@@ -73,6 +74,11 @@ class HeadlineFigures:
         }
         means = weights @ np.stack(list(columns.values()), axis=1).astype(np.float64) / rows.n
         return dict(zip(columns, means.T, strict=True))
+
+    def _mid(self, place: int) -> BoolArray:
+        assert self.outcomes.mid_correct is not None
+        column: BoolArray = self.outcomes.mid_correct[:, place]
+        return column
 
     def _costs(self, weights: FloatArray) -> dict[str, FloatArray]:
         figures: dict[str, FloatArray] = {}
@@ -145,7 +151,12 @@ class HeadlineFigures:
         asked = np.clip(calls[:, None] - before, 0.0, by_score)  # the first `calls` draws
         area = np.sum((gained[:, 1:] + gained[:, :-1]) / 2 * np.diff(rate, axis=1), axis=1)
         best_single = np.max(
-            [strong, *(figures[f"members.{name}"] for name in rows.members)], axis=0
+            [
+                strong,
+                *(figures[f"members.{name}"] for name in rows.members),
+                *(figures[f"mid_oracles.{name}"] for name in rows.mid_oracles),
+            ],
+            axis=0,
         )
         reached = figures["operating_point.accuracy"]
         return {

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pyramid_moa.errors import DataError
+from pyramid_moa.router_model.policy import PolicyKind, Rule
 
 __all__ = ["BoolArray", "FloatArray", "Outcomes"]
 
@@ -20,12 +21,28 @@ _TUPLES = (
     "vote_answer",
     "ensemble_answer",
     "oracle_answer",
+    "held_answer",
     "final_answer",
     "models_called",
+    "paths",
 )
-_BOOLS = ("vote_correct", "ensemble_correct", "oracle_correct", "escalated", "final_correct")
-_AMOUNTS = ("oracle_cost_usd", "oracle_flops", "final_cost_usd", "oracle_latency_s")
+_BOOLS = (
+    "vote_correct",
+    "ensemble_correct",
+    "oracle_correct",
+    "held_correct",
+    "escalated",
+    "final_correct",
+)
+_AMOUNTS = (
+    "oracle_cost_usd",
+    "oracle_flops",
+    "final_cost_usd",
+    "oracle_latency_s",
+    "final_latency_s",
+)
 _MEMBER_AMOUNTS = ("member_cost_usd", "member_flops", "member_latency_s")
+_MID_AMOUNTS = ("mid_cost_usd", "mid_flops")
 _SHARES = ("vote_share", "p_ensemble_fails", "p_vote_fails", "p_oracle_right")
 
 
@@ -46,7 +63,7 @@ class Outcomes:
         vote_answer: n answers of the majority vote, None where no member gave one.
         vote_share: share of the members that stand behind the vote, float [n].
         vote_correct: bool [n].
-        ensemble_answer: what the router answers without the oracle, n.
+        ensemble_answer: what the router answers without the oracle, all members asked, n.
         ensemble_correct: bool [n].
         oracle: the oracle's name.
         oracle_answer: n answers.
@@ -57,12 +74,18 @@ class Outcomes:
         p_ensemble_fails: the router's probability that the ensemble is wrong, float [n].
         p_vote_fails: that the majority is wrong, float [n].
         p_oracle_right: that the oracle is right, float [n]; nan where the router states none.
+        held_answer: the best answer at the operating point before the oracle was asked, of whoever
+            had been asked by then, n; None where nobody had, or nobody gave one.
+        held_correct: bool [n].
         final_answer: n answers at the operating point.
         models_called: names of the models asked at the operating point, n tuples in order.
+        paths: the same names, those asked together in one tuple, n.
         escalated: whether the oracle was asked at the operating point, bool [n].
         final_correct: bool [n].
         final_cost_usd: price of all calls at the operating point, float [n]; nan where unknown.
-        threshold: the operating point's; the oracle is asked where ``p_ensemble_fails`` is larger.
+        final_latency_s: seconds until the answer, those asked together at once, float [n]; nan
+            where unknown.
+        threshold: the operating point's; what it means, policy and rule say.
         operating_point: its name.
         reference: what ``correct`` is measured against: gold answers, or the oracle's where the
             data has none.
@@ -70,7 +93,12 @@ class Outcomes:
         tokens_estimated: whether costs rest on estimated token counts.
         failed_generations: number of answers that are missing because a call failed.
         mid_oracles: names of the tiers between members and oracle.
+        mid_answers: their extracted answers, n rows of them.
+        mid_correct: bool [n, mid oracles].
+        mid_cost_usd: price of their answers, float [n, mid oracles]; nan where unknown.
         mid_flops: FLOPs of their answers, float [n, mid oracles]; nan where unknown.
+        policy: the operating point's.
+        rule: the operating point's.
 
     Raises:
         DataError: a column has the wrong length, type or range; all problems are named at once.
@@ -99,11 +127,15 @@ class Outcomes:
     p_ensemble_fails: FloatArray
     p_vote_fails: FloatArray
     p_oracle_right: FloatArray
+    held_answer: tuple[str | None, ...]
+    held_correct: BoolArray
     final_answer: tuple[str | None, ...]
     models_called: tuple[tuple[str, ...], ...]
+    paths: tuple[tuple[tuple[str, ...], ...], ...]
     escalated: BoolArray
     final_correct: BoolArray
     final_cost_usd: FloatArray
+    final_latency_s: FloatArray
     threshold: float
     operating_point: str
     reference: Literal["gold", "oracle"]
@@ -111,7 +143,12 @@ class Outcomes:
     tokens_estimated: bool = False
     failed_generations: int = 0
     mid_oracles: tuple[str, ...] = ()
+    mid_answers: tuple[tuple[str | None, ...], ...] | None = None
+    mid_correct: BoolArray | None = None
+    mid_cost_usd: FloatArray | None = None
     mid_flops: FloatArray | None = None
+    policy: PolicyKind = "parallel"
+    rule: Rule = "failure"
 
     def __post_init__(self) -> None:
         """Refuse columns that do not fit each other."""
@@ -133,12 +170,19 @@ class Outcomes:
         return np.array(rows, dtype=np.bool_)
 
     @property
+    def asked_nobody_before(self) -> BoolArray:
+        """Where the oracle was asked before anybody else, bool [n]."""
+        first = [path[:1] == ((self.oracle,),) for path in self.paths]
+        return np.array(first, dtype=np.bool_)
+
+    @property
     def final_flops(self) -> FloatArray:
         """FLOPs of the calls made at the operating point, float [n]; nan where unknown."""
         members = np.where(self.members_called, self.member_flops, 0.0).sum(axis=1)
         flops: FloatArray = members + np.where(self.escalated, self.oracle_flops, 0.0)
-        if self.mid_flops is None or not self.mid_oracles:
+        if not self.mid_oracles:
             return flops
+        assert self.mid_flops is not None
         asked = [[name in called for name in self.mid_oracles] for called in self.models_called]
         spent: FloatArray = flops + np.where(asked, self.mid_flops, 0.0).sum(axis=1)
         return spent
@@ -167,12 +211,22 @@ def _shape_problems(rows: Outcomes) -> list[str]:
             problems.append(f"{name}: expected {n} rows, found {len(getattr(rows, name))}")
     if any(len(answers) != m for answers in rows.member_answers):
         problems.append(f"member_answers: expected {m} answers in every row")
+    return problems + _column_problems(rows)
+
+
+def _column_problems(rows: Outcomes) -> list[str]:
+    n, m, mids = len(rows.query_ids), len(rows.members), len(rows.mid_oracles)
+    problems = []
+    if mids and [len(answers) for answers in rows.mid_answers or ()] != [mids] * n:
+        problems.append(f"mid_answers: expected {n} rows of {mids} answers")
     kinds: list[tuple[tuple[str, ...], tuple[int, ...], type[np.generic]]] = [
         (_BOOLS, (n,), np.bool_),
         (("member_correct",), (n, m), np.bool_),
         (_AMOUNTS + _SHARES, (n,), np.float64),
         (_MEMBER_AMOUNTS, (n, m), np.float64),
     ]
+    if mids:
+        kinds += [(("mid_correct",), (n, mids), np.bool_), (_MID_AMOUNTS, (n, mids), np.float64)]
     for names, shape, dtype in kinds:
         for name in names:
             column = getattr(rows, name)
@@ -188,7 +242,8 @@ def _shape_problems(rows: Outcomes) -> list[str]:
 
 def _value_problems(rows: Outcomes) -> list[str]:
     problems = []
-    for name in _AMOUNTS + _MEMBER_AMOUNTS:
+    mid = _MID_AMOUNTS if rows.mid_oracles else ()
+    for name in _AMOUNTS + _MEMBER_AMOUNTS + mid:
         column = getattr(rows, name)
         if np.any(column < 0) or np.any(np.isinf(column)):
             problems.append(f"{name}: expected numbers from 0, or nan where unknown")
@@ -217,4 +272,7 @@ def _name_problems(rows: Outcomes) -> list[str]:
     asked = np.array([rows.oracle in called for called in rows.models_called], dtype=np.bool_)
     if np.any(asked != rows.escalated):
         problems.append("escalated: expected true exactly where models_called names the oracle")
+    flat = tuple(tuple(name for group in path for name in group) for path in rows.paths)
+    if flat != rows.models_called:
+        problems.append("paths: expected the names of models_called, in their order")
     return problems

@@ -1,6 +1,7 @@
 """The numbers behind the plots, as JSON-ready mappings: what is drawn is also written down."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -17,8 +18,14 @@ from pyramid_moa.training.deferral import (
 )
 from pyramid_moa.training.failure_scores import equal_mass_bins
 from pyramid_moa.training.outcomes import BoolArray, FloatArray, Outcomes
+from pyramid_moa.training.paths import path_rows
+from pyramid_moa.training.point_results import PointResult
+from pyramid_moa.training.wilson import wilson_interval
 
-__all__ = ["difficulty_data", "pareto_data", "plots_data", "reliability_data", "wilson_interval"]
+if TYPE_CHECKING:
+    from pyramid_moa.training.stepwise_points import StepDial
+
+__all__ = ["difficulty_data", "pareto_data", "paths_data", "plots_data", "reliability_data"]
 
 _AXES = {
     "cost_ratio": "cost relative to asking the oracle every time (USD, all-in)",
@@ -30,18 +37,31 @@ _HISTOGRAM_BINS = 20
 
 
 def plots_data(
-    outcomes: Outcomes, *, seed: int = 0, resamples: int = 1000
+    outcomes: Outcomes,
+    *,
+    seed: int = 0,
+    resamples: int = 1000,
+    points: Sequence[PointResult] = (),
+    dial: "StepDial | None" = None,
 ) -> dict[str, dict[str, object]]:
-    """Gather the data of every plot, by the plot's name."""
+    """Gather the data of every plot, by the plot's name; see ``pareto_data``."""
     return {
-        "pareto": pareto_data(outcomes, seed=seed, resamples=resamples),
+        "pareto": pareto_data(outcomes, seed=seed, resamples=resamples, points=points, dial=dial),
+        "paths": paths_data(outcomes),
         "reliability": reliability_data(outcomes),
         "difficulty": difficulty_data(outcomes),
     }
 
 
-def pareto_data(outcomes: Outcomes, *, seed: int = 0, resamples: int = 1000) -> dict[str, object]:
-    """Accuracy against cost: models, rules, curves and the bootstrap band of the router's curve.
+def pareto_data(
+    outcomes: Outcomes,
+    *,
+    seed: int = 0,
+    resamples: int = 1000,
+    points: Sequence[PointResult] = (),
+    dial: "StepDial | None" = None,
+) -> dict[str, object]:
+    """Accuracy against cost: models, rules, and the curves of either policy with their bands.
 
     Costs are in USD; in FLOPs where prices are unknown or zero; and where these are unknown too,
     the share of oracle calls stands in.
@@ -50,10 +70,15 @@ def pareto_data(outcomes: Outcomes, *, seed: int = 0, resamples: int = 1000) -> 
         outcomes: the evaluated queries.
         seed: of the bootstrap.
         resamples: of the bootstrap.
+        points: what the checkpoint's operating points did with the same queries.
+        dial: what every setting of the sequential policy came to on them, where there is one.
 
     Returns:
         ``axis`` (what x is), ``label``, ``price_note``, ``points`` (kind, name, x, accuracy),
-        ``router``, ``band``, ``hindsight`` and ``random``.
+        ``router``, ``band``, ``sequential``, ``sequential_band``, ``operating_points``,
+        ``hindsight`` and ``random``. Settings step by step come in the order of their cost, not
+        always that of their thresholds. Bands are pointwise 95 % bootstrap intervals of the
+        accuracy: ``band`` at fixed shares of oracle calls, ``sequential_band`` at fixed settings.
     """
     curve = router_curve(outcomes)
     axis = next(name for name in _AXES if not np.isnan(getattr(curve, name)).any())
@@ -64,12 +89,17 @@ def pareto_data(outcomes: Outcomes, *, seed: int = 0, resamples: int = 1000) -> 
 
     x_of = _x_of_calls(outcomes, axis)
     every = np.ones(outcomes.n, dtype=np.bool_)
-    points = [
+    marks = [
         point("member", name, x_of(every, (k,), ~every), outcomes.member_correct[:, k])
         for k, name in enumerate(outcomes.members)
     ]
+    if outcomes.mid_correct is not None:
+        marks += [
+            point("mid_oracle", name, _mid_x(outcomes, axis, k), outcomes.mid_correct[:, k])
+            for k, name in enumerate(outcomes.mid_oracles)
+        ]
     everyone = tuple(range(len(outcomes.members)))
-    points += [
+    marks += [
         point("ensemble", "ensemble", x_of(every, everyone, ~every), outcomes.ensemble_correct),
         point("oracle", outcomes.oracle, x_of(~every, (), every), outcomes.oracle_correct),
         point(
@@ -86,7 +116,7 @@ def pareto_data(outcomes: Outcomes, *, seed: int = 0, resamples: int = 1000) -> 
         ),
     ]
     votes = vote_curve(outcomes)
-    points += [
+    marks += [
         {"kind": "vote_rule", "name": f"{theta:.3g}", "x": float(x), "accuracy": float(accuracy)}
         for theta, x, accuracy in zip(
             votes.thresholds, getattr(votes, axis), votes.accuracy, strict=True
@@ -96,32 +126,75 @@ def pareto_data(outcomes: Outcomes, *, seed: int = 0, resamples: int = 1000) -> 
         "axis": axis,
         "label": _AXES[axis],
         "price_note": outcomes.price_note if axis == "cost_ratio" else "",
-        "points": points,
+        "points": marks,
         "router": _line(curve, axis),
         "band": _band(outcomes, curve, axis, seed=seed, resamples=resamples),
+        "sequential": _dial_line(dial, axis),
+        "sequential_band": _dial_band(dial, axis, seed=seed, resamples=resamples),
+        "operating_points": [
+            {
+                "name": result.point.name,
+                "policy": result.point.policy,
+                "evaluated": result.point.name == outcomes.operating_point,
+                "x": _operating_x(result.outcomes, axis),
+                "accuracy": float(np.mean(result.outcomes.final_correct)),
+            }
+            for result in points
+        ],
         "hindsight": _line(hindsight_curve(outcomes), axis),
         "random": _line(random_curve(outcomes), axis),
     }
 
 
-def reliability_data(outcomes: Outcomes) -> dict[str, object]:
-    """Predicted against observed failures in the bins of the calibration error.
+def paths_data(outcomes: Outcomes) -> dict[str, object]:
+    """Which ways through the pyramid were taken.
 
     Returns:
-        ``bins``: mean probability, observed share with its 95 % Wilson interval, and number of
-        queries; ``histogram``: number of queries in each of 20 equal steps of the probability.
+        ``models``: names of those that were asked, in the pyramid's order; ``paths``: as
+        `pyramid_moa.training.paths.path_rows` gives them, None where a figure is unknown.
     """
-    probabilities, failed = outcomes.p_ensemble_fails, ~outcomes.ensemble_correct
+    asked = {name for called in outcomes.models_called for name in called}
+    models = (*outcomes.members, *outcomes.mid_oracles, outcomes.oracle)
+    return {
+        "models": [name for name in models if name in asked],
+        "paths": [
+            {
+                name: None if isinstance(value, float) and np.isnan(value) else value
+                for name, value in row.items()
+            }
+            for row in path_rows(outcomes)
+        ],
+    }
+
+
+def reliability_data(outcomes: Outcomes) -> dict[str, object]:
+    """Predicted against observed shares in the bins of the calibration error.
+
+    Returns:
+        Of the ensemble's failures ``bins``: mean probability, observed share with its 95 % Wilson
+        interval, and number of queries; and ``histogram``: number of queries in each of 20 equal
+        steps of the probability. ``oracle``: both for its being right, None where nobody says.
+    """
+    stated = not np.isnan(outcomes.p_oracle_right).any()
+    return {
+        **_reliability(outcomes.p_ensemble_fails, ~outcomes.ensemble_correct),
+        "oracle": _reliability(outcomes.p_oracle_right, outcomes.oracle_correct)
+        if stated
+        else None,
+    }
+
+
+def _reliability(probabilities: FloatArray, happened: BoolArray) -> dict[str, object]:
     bin_of = equal_mass_bins(probabilities)
     bins = []
     for number in np.unique(bin_of):
         inside = bin_of == number
-        count, failures = int(np.sum(inside)), int(np.sum(failed[inside]))
-        low, high = wilson_interval(failures, count)
+        count, hits = int(np.sum(inside)), int(np.sum(happened[inside]))
+        low, high = wilson_interval(hits, count)
         bins.append(
             {
                 "probability": float(np.mean(probabilities[inside])),
-                "observed": failures / count,
+                "observed": hits / count,
                 "low": low,
                 "high": high,
                 "n": count,
@@ -151,15 +224,6 @@ def difficulty_data(outcomes: Outcomes) -> dict[str, object]:
         "by_members_right": _groups(outcomes, right),
         "by_votes": _groups(outcomes, behind),
     }
-
-
-def wilson_interval(hits: int, n: int) -> tuple[float, float]:
-    """95 % interval of a share (Wilson 1927)."""
-    z = 1.959964
-    share, spread = hits / n, z * z / n
-    centre = (share + spread / 2) / (1 + spread)
-    half = z / (1 + spread) * float(np.sqrt(share * (1 - share) / n + spread / (4 * n)))
-    return max(0.0, min(share, centre - half)), min(1.0, max(share, centre + half))
 
 
 def _groups(outcomes: Outcomes, group_of: np.ndarray) -> list[dict[str, float]]:
@@ -203,6 +267,65 @@ def _operating_x(outcomes: Outcomes, axis: str) -> float:
     else:
         spent, alone = np.sum(outcomes.final_flops), np.sum(outcomes.oracle_flops)
     return float(cost_ratio(float(spent), float(alone)))
+
+
+def _mid_x(outcomes: Outcomes, axis: str, place: int) -> float:
+    """Where a mid oracle alone lies."""
+    assert outcomes.mid_cost_usd is not None
+    assert outcomes.mid_flops is not None
+    if axis == "escalation_rate":
+        return 0.0
+    if axis == "cost_ratio":
+        spent, alone = outcomes.mid_cost_usd[:, place], outcomes.oracle_cost_usd
+    else:
+        spent, alone = outcomes.mid_flops[:, place], outcomes.oracle_flops
+    return float(cost_ratio(float(np.sum(spent)), float(np.sum(alone))))
+
+
+def _dial_x(dial: "StepDial | None", axis: str) -> tuple["StepDial", FloatArray] | None:
+    """The dial with each setting's place on the axis; None where it has none there."""
+    if dial is None or axis == "cost_ratio_flops":
+        return None
+    xs = dial.cost_ratio if axis == "cost_ratio" else dial.escalated.mean(axis=1)
+    return (dial, xs) if np.isfinite(xs).all() else None
+
+
+def _dial_line(dial: "StepDial | None", axis: str) -> list[dict[str, float]]:
+    placed = _dial_x(dial, axis)
+    if placed is None:
+        return []
+    known, xs = placed
+    accuracy = known.accuracy
+    return [
+        {
+            "threshold": float(known.settings[place]),
+            "x": float(xs[place]),
+            "accuracy": float(accuracy[place]),
+        }
+        for place in np.argsort(xs, kind="stable")
+    ]
+
+
+def _dial_band(
+    dial: "StepDial | None", axis: str, *, seed: int, resamples: int
+) -> list[dict[str, float]]:
+    """95 % of the resampled accuracies at every setting, drawn where the setting's cost lies."""
+    placed = _dial_x(dial, axis)
+    if placed is None:
+        return []
+    known, xs = placed
+    n = known.correct.shape[1]
+    right = known.correct.T.astype(np.float64)
+    drawn = bootstrap(
+        lambda weights: {"accuracy": weights @ right / n}, n, seed=seed, resamples=resamples
+    )
+    if not drawn:
+        return []
+    low, high = np.percentile(drawn["accuracy"], [2.5, 97.5], axis=0)
+    return [
+        {"x": float(xs[place]), "low": float(low[place]), "high": float(high[place])}
+        for place in np.argsort(xs, kind="stable")
+    ]
 
 
 def _line(curve: DeferralCurve, axis: str) -> list[dict[str, float]]:

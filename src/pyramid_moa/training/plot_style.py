@@ -20,6 +20,7 @@ __all__ = [
     "INK",
     "MUTED",
     "ROUTER",
+    "STEPS",
     "VOTE",
     "Data",
     "columns_of",
@@ -33,6 +34,7 @@ Data = Mapping[str, Any]
 
 # Okabe and Ito's palette: apart for every common kind of colour vision.
 ROUTER, VOTE, HINDSIGHT = "#0072B2", "#D55E00", "#007A5A"
+STEPS = "#A0427D"  # its reddish purple, dark enough for words
 BEFORE, MUTED, INK, GRID = "#8A8A8A", "#6B6B6B", "#222222", "#E6E6E6"
 _STYLE: dict[str, Any] = {
     "svg.hashsalt": "pyramid-moa",

@@ -1,7 +1,7 @@
 """Evaluation replays the gate's decisions over stored generations."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +14,7 @@ from pyramid_moa.router_model.route import Guide, Route
 from pyramid_moa.router_model.router import Router
 from pyramid_moa.training.outcomes import Outcomes
 
-__all__ = ["check_fit", "check_steps", "replay", "score_run"]
+__all__ = ["check_fit", "check_steps", "replay", "score_run", "steps_fit"]
 
 
 def check_fit(run: LabelledRun, router: Router) -> None:
@@ -48,15 +48,26 @@ def check_steps(run: LabelledRun, router: Router, point: OperatingPoint) -> None
         CheckpointError: it goes step by step, and the router does not know what steps to the run's
             models are worth.
     """
-    if point.policy == "parallel":
+    if point.policy == "parallel" or steps_fit(run, router):
         return
-    known = list(router.steps.members) if router.steps is not None else []
-    if sorted(known) != sorted(run.manifest.models_before_oracle):
-        raise CheckpointError(
-            f"operating point {point.name!r}: expected a router that knows what steps to "
-            f"{', '.join(run.manifest.models_before_oracle)} are worth, found "
-            f"{', '.join(known) or 'one that knows no steps'}; train it on a run of these"
-        )
+    steps = router.steps
+    found = (
+        "one that knows no steps" if steps is None else ", ".join([*steps.members, steps.oracle])
+    )
+    raise CheckpointError(
+        f"operating point {point.name!r}: expected a router that knows what steps to "
+        f"{', '.join(run.manifest.models)} are worth, found {found}; train it on a run of these"
+    )
+
+
+def steps_fit(run: LabelledRun, router: Router) -> bool:
+    """Whether the router knows what steps to the run's models, its oracle included, are worth."""
+    steps, manifest = router.steps, run.manifest
+    return (
+        steps is not None
+        and sorted(steps.members) == sorted(manifest.models_before_oracle)
+        and steps.oracle == manifest.oracle
+    )
 
 
 def score_run(run: LabelledRun, router: Router, positions: Sequence[int]) -> list[Scores]:
@@ -120,6 +131,7 @@ def replay(
     else:
         guide = Guide(tiers=manifest.tiers, point=point, equal=run.grader.equal, router=router)
         ends = [_walked_end(guide, run, index) for index in positions]
+    mid = [[run.generations[name][index] for name in manifest.mid_oracles] for index in positions]
     member_cost = _table(rows, _cost)
     oracle_cost = np.array([_cost(row) for row in oracle])
     costs = {cost.name: cost for cost in manifest.costs}
@@ -161,8 +173,11 @@ def replay(
         p_oracle_right=np.array(
             [np.nan if s.p_oracle_right is None else s.p_oracle_right for s in scores]
         ),
+        held_answer=tuple(end.held_answer for end in ends),
+        held_correct=np.array([end.held_correct for end in ends], dtype=bool),
         final_answer=tuple(end.answer for end in ends),
         models_called=tuple(end.called for end in ends),
+        paths=tuple(end.path for end in ends),
         escalated=np.array([manifest.oracle in end.called for end in ends], dtype=bool),
         final_correct=np.array([end.correct for end in ends], dtype=bool),
         final_cost_usd=np.array(
@@ -172,13 +187,22 @@ def replay(
             ],
             dtype=np.float64,
         ),
-        mid_oracles=tuple(manifest.mid_oracles),
-        mid_flops=np.array(
-            [[flops(run.generations[n][i]) for n in manifest.mid_oracles] for i in positions],
+        final_latency_s=np.array(
+            [
+                sum(max(_latency(run.generations[n][index]) for n in group) for group in end.path)
+                for index, end in zip(positions, ends, strict=True)
+            ],
             dtype=np.float64,
-        ).reshape(len(positions), -1),
+        ),
+        mid_oracles=tuple(manifest.mid_oracles),
+        mid_answers=tuple(tuple(row.answer for row in own) for own in mid),
+        mid_correct=_table(mid, lambda row: bool(row.correct)).astype(bool),
+        mid_cost_usd=_table(mid, _cost),
+        mid_flops=_table(mid, flops),
         threshold=point.threshold,
         operating_point=point.name,
+        policy=point.policy,
+        rule=point.rule,
         reference="gold" if manifest.reference == "gold" else "oracle",
         price_note=manifest.price_note,
         tokens_estimated=manifest.tokens_estimated,
@@ -188,11 +212,18 @@ def replay(
 
 @dataclass(frozen=True, kw_only=True)
 class _End:
-    """Where a query's way ended: whom it asked, in order, and what it answers."""
+    """Where a query's way ended: whom it asked, what it held before the oracle, what it answers."""
 
-    called: tuple[str, ...]
+    path: tuple[tuple[str, ...], ...]
+    held_answer: str | None
+    held_correct: bool
     answer: str | None
     correct: bool
+
+    @property
+    def called(self) -> tuple[str, ...]:
+        """Everybody who was asked, in order."""
+        return tuple(name for group in self.path for name in group)
 
 
 def _parallel_end(
@@ -206,19 +237,21 @@ def _parallel_end(
     """Everybody of the first tier was asked; one decision is left."""
     label, manifest = run.labels[index], run.manifest
     members, oracle = tuple(manifest.members), run.generations[manifest.oracle][index]
+    correct = label.vote_correct if supporter is None else bool(supporter.correct)
     own = _End(
-        called=members,
+        path=(members,),
+        held_answer=ensemble_answer,
+        held_correct=correct,
         answer=ensemble_answer,
-        correct=label.vote_correct if supporter is None else bool(supporter.correct),
+        correct=correct,
     )
     if not goes_up(scores, point):
         return own
-    called = (*members, manifest.oracle)
+    asked = replace(own, path=(members, (manifest.oracle,)))
     # Where the oracle was asked in vain (it failed), the gate falls back on the ensemble.
-    kept = oracle.error is not None or _is_outvoted(run, oracle, ensemble_answer, scores, point)
-    if kept:
-        return _End(called=called, answer=own.answer, correct=own.correct)
-    return _End(called=called, answer=label.oracle_answer, correct=label.oracle_correct)
+    if oracle.error is not None or _is_outvoted(run, oracle, ensemble_answer, scores, point):
+        return asked
+    return replace(asked, answer=label.oracle_answer, correct=label.oracle_correct)
 
 
 def _is_outvoted(
@@ -242,9 +275,13 @@ def _walked_end(guide: Guide, run: LabelledRun, index: int) -> _End:
     answers[guide.oracle] = run.generations[guide.oracle][index]
     while route.wanted:
         route.receive({name: answers[name] for name in route.wanted})
+    supporter = route.belief.supporter if route.belief is not None else None
+    held = answers[supporter] if supporter is not None else None
     last = answers[route.answered_by] if route.answered_by is not None else None
     return _End(
-        called=tuple(route.generations),
+        path=tuple(route.path),
+        held_answer=held.answer if held is not None else None,
+        held_correct=bool(held is not None and held.correct),
         answer=last.answer if last is not None else None,
         correct=bool(last is not None and last.correct),
     )
@@ -252,7 +289,8 @@ def _walked_end(guide: Guide, run: LabelledRun, index: int) -> _End:
 
 def _table(rows: Sequence[Sequence[Generation]], value: object) -> NDArray[np.float64]:
     assert callable(value)
-    return np.array([[value(row) for row in own] for own in rows], dtype=np.float64)
+    table = np.array([[value(row) for row in own] for own in rows], dtype=np.float64)
+    return table.reshape(len(rows), -1)
 
 
 def _cost(row: Generation) -> float:

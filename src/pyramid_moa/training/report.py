@@ -4,16 +4,21 @@ import base64
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 from pyramid_moa.errors import DataError
 from pyramid_moa.training.metrics import METRICS_FORMAT, compute_metrics
 from pyramid_moa.training.outcomes import FloatArray, Outcomes
 from pyramid_moa.training.plot_data import plots_data
 from pyramid_moa.training.plots import PLOTS, write_plots
+from pyramid_moa.training.point_results import PointResult
 from pyramid_moa.training.report_view import report_view
+
+if TYPE_CHECKING:
+    from pyramid_moa.training.stepwise_points import StepDial
 
 __all__ = ["REPORT_FILES", "check_report_folder", "write_report"]
 
@@ -35,6 +40,8 @@ def write_report(
     seed: int = 0,
     resamples: int = 1000,
     extra: Mapping[str, object] = _NOTHING,
+    points: Sequence[PointResult] = (),
+    dial: "StepDial | None" = None,
 ) -> dict[str, object]:
     """Write decisions.parquet, metrics.json, the plots and report.html.
 
@@ -48,6 +55,8 @@ def write_report(
         seed: of the bootstrap and of the choice of examples.
         resamples: of the bootstrap.
         extra: names and values for the table "How it was made".
+        points: what the checkpoint's operating points did with the same queries.
+        dial: what every setting of the sequential policy came to on them, where there is one.
 
     Returns:
         What metrics.json holds.
@@ -58,14 +67,15 @@ def write_report(
     """
     out = out.resolve()  # a link to a folder stays a link
     check_report_folder(out)
-    metrics = compute_metrics(outcomes, seed=seed, resamples=resamples)
+    metrics = compute_metrics(outcomes, seed=seed, resamples=resamples, points=points, dial=dial)
+    drawn = plots_data(outcomes, seed=seed, resamples=resamples, points=points, dial=dial)
     aside = out.with_name(f".{out.name}.partial-{os.getpid()}")
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)
     try:
         _write_decisions(outcomes, aside / "decisions.parquet")
         _write_text(aside / "metrics.json", json.dumps(metrics, indent=1, allow_nan=False) + "\n")
-        write_plots(plots_data(outcomes, seed=seed, resamples=resamples), aside)
+        write_plots(drawn, aside)
         view = report_view(
             outcomes, metrics, examples_per_kind=examples_per_kind, seed=seed, extra=extra
         )
@@ -149,6 +159,8 @@ def _write_decisions(outcomes: Outcomes, path: Path) -> None:
         "vote_share": known(outcomes.vote_share),
         "ensemble_correct": pa.array(outcomes.ensemble_correct),
         "oracle_correct": pa.array(outcomes.oracle_correct),
+        "held_answer": pa.array(outcomes.held_answer, answer),
+        "held_correct": pa.array(outcomes.held_correct),
     }
     pq.write_table(pa.table(columns), path)
 

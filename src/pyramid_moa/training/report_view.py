@@ -7,6 +7,8 @@ import numpy as np
 
 from pyramid_moa.training.decision_kinds import KINDS, kind_masks, pick
 from pyramid_moa.training.outcomes import Outcomes
+from pyramid_moa.training.report_tables import path_table, path_words, point_table
+from pyramid_moa.training.report_text import MISSING, cut, interval, minus, share, write
 
 __all__ = ["report_view"]
 
@@ -14,7 +16,6 @@ _QUESTION_LENGTH = 900
 _ANSWER_LENGTH = 90
 _EXTRA_LENGTH = 400
 _DASH = "\N{EN DASH}"
-_MISSING = "n/a"
 
 _FIGURES = (  # path in metrics.json, title, how to write it
     ("operating_point.accuracy", "Accuracy at the operating point", "share"),
@@ -91,17 +92,36 @@ def report_view(
         "members": list(outcomes.members),
         "oracle": outcomes.oracle,
         "operating_point": outcomes.operating_point,
-        "threshold": f"{outcomes.threshold:.4g}",
+        "rule": _rule(outcomes),
+        "by_steps": outcomes.policy == "sequential",
+        "oracle_stated": not np.isnan(outcomes.p_oracle_right).any(),
+        "has_sequential_curve": bool(metrics["sequential_curve"]),
         "price_note": outcomes.price_note,
         "notices": _notices(outcomes, metrics),
         "tiles": _tiles(metrics),
         "rules": _rules(outcomes, metrics),
+        "points": point_table(metrics["operating_points"], outcomes.operating_point),
+        "paths": path_table(metrics["paths"]),
+        "path_count": len(metrics["paths"]),
         "figures": _figures(metrics),
         "kinds": _kinds(outcomes, examples_per_kind=examples_per_kind, seed=seed),
-        "extra": [(str(name), _cut(str(value), _EXTRA_LENGTH)) for name, value in extra.items()],
+        "extra": [(str(name), cut(str(value), _EXTRA_LENGTH)) for name, value in extra.items()],
         "definitions": metrics["definitions"],
         "resamples": f"{metrics['bootstrap']['resamples']:,}",
     }
+
+
+def _rule(outcomes: Outcomes) -> str:
+    """When the oracle is asked, in words."""
+    threshold = f"{outcomes.threshold:.4g}"
+    if outcomes.policy == "sequential":
+        return (
+            "one model after another, each step only where it is worth its price; the price of "
+            f"one oracle call has to buy {threshold} of accuracy"
+        )
+    if outcomes.rule == "gain":
+        return f"the oracle is asked where it is expected to gain more accuracy than {threshold}"
+    return f"the oracle is asked where P(ensemble fails) is above {threshold}"
 
 
 def _notices(outcomes: Outcomes, metrics: Metrics) -> list[str]:
@@ -131,41 +151,44 @@ def _tiles(metrics: Metrics) -> list[dict[str, str]]:
     latency = metrics["latency"]
     tiles = [
         {
-            "value": _share(point["accuracy"]),
+            "value": share(point["accuracy"]),
             "name": "accuracy",
-            "note": f"oracle {_share(oracle['accuracy'])}, "
-            f"ensemble {_share(metrics['ensemble']['accuracy'])}",
+            "note": f"oracle {share(oracle['accuracy'])}, "
+            f"ensemble {share(metrics['ensemble']['accuracy'])}",
         },
         {
-            "value": _share(point["escalation_rate"]),
+            "value": share(point["escalation_rate"]),
             "name": "of queries go to the oracle",
-            "note": f"vote rule {_share(metrics['vote_rule']['escalation_rate'])}, "
-            f"hindsight {_share(metrics['hindsight']['escalation_rate'])}",
+            "note": f"vote rule {share(metrics['vote_rule']['escalation_rate'])}, "
+            f"hindsight {share(metrics['hindsight']['escalation_rate'])}",
         },
     ]
     if point["cost_ratio"] is not None:
         tiles.append(
             {
-                "value": _share(point["cost_ratio"]),
+                "value": share(point["cost_ratio"]),
                 "name": "of the oracle's cost (USD)",
-                "note": f"in FLOPs {_share(point['cost_ratio_flops'])}",
+                "note": f"in FLOPs {share(point['cost_ratio_flops'])}",
             }
         )
     elif point["cost_ratio_flops"] is not None:
         tiles.append(
             {
-                "value": _share(point["cost_ratio_flops"]),
+                "value": share(point["cost_ratio_flops"]),
                 "name": "of the oracle's compute (FLOPs)",
                 "note": "USD: n/a",
             }
         )
     if latency["n"]:
+        one_by_one = minus(f"{latency['added_sequential_s']:+.2f} s")
+        at_once = latency["added_parallel_s"]
         tiles.append(
             {
-                "value": _minus(f"{latency['added_parallel_s']:+.2f} s"),
+                "value": one_by_one if at_once is None else minus(f"{at_once:+.2f} s"),
                 "name": "a query against the oracle alone",
-                "note": "members in parallel; one by one "
-                + _minus(f"{latency['added_sequential_s']:+.2f} s"),
+                "note": "step by step"
+                if at_once is None
+                else f"members in parallel; one by one {one_by_one}",
             }
         )
     return tiles
@@ -181,23 +204,26 @@ def _rules(outcomes: Outcomes, metrics: Metrics) -> list[dict[str, str]]:
         return {
             "name": name,
             "kind": kind,
-            "accuracy": _share(values["accuracy"]),
-            "interval": _interval(intervals.get(f"{path}.accuracy"), "share"),
-            "escalated": _DASH if rate is None else _share(rate),
+            "accuracy": share(values["accuracy"]),
+            "interval": interval(intervals.get(f"{path}.accuracy"), "share"),
+            "escalated": _DASH if rate is None else share(rate),
             "usd": _usd_per_thousand(values.get("cost_ratio"), oracle_usd),
-            "cost_ratio": _share(values.get("cost_ratio")),
-            "cost_ratio_flops": _share(values.get("cost_ratio_flops")),
+            "cost_ratio": share(values.get("cost_ratio")),
+            "cost_ratio_flops": share(values.get("cost_ratio_flops")),
         }
 
     rows = []
     for name in outcomes.members:
         values = {"accuracy": metrics["members"][name], **metrics["member_costs"][name]}
-        shown = row(_cut(name, _ANSWER_LENGTH), "", values, kind="member")
-        rows.append(shown | {"interval": _interval(intervals.get(f"members.{name}"), "share")})
+        shown = row(cut(name, _ANSWER_LENGTH), "", values, kind="member")
+        rows.append(shown | {"interval": interval(intervals.get(f"members.{name}"), "share")})
+    for name, values in metrics["mid_oracles"].items():
+        shown = row(f"{cut(name, _ANSWER_LENGTH)} (mid oracle)", "", values, kind="member")
+        rows.append(shown | {"interval": interval(intervals.get(f"mid_oracles.{name}"), "share")})
     point = metrics["operating_point"]
     return [
         *rows,
-        row("ensemble, oracle never asked", "ensemble", metrics["ensemble"]),
+        row("ensemble of all members, oracle never asked", "ensemble", metrics["ensemble"]),
         row("vote rule, unless all agree", "vote_rule", metrics["vote_rule"]),
         row(
             "router, as many oracle calls as the vote rule",
@@ -206,16 +232,16 @@ def _rules(outcomes: Outcomes, metrics: Metrics) -> list[dict[str, str]]:
         ),
         row(f"router, operating point “{point['name']}”", "operating_point", point, kind="ours"),
         row(
-            f"oracle for every query ({_cut(outcomes.oracle, _ANSWER_LENGTH)})",
+            f"oracle for every query ({cut(outcomes.oracle, _ANSWER_LENGTH)})",
             "oracle",
             metrics["oracle"],
         ),
-        row("hindsight", "hindsight", metrics["hindsight"]),
+        row("hindsight, all members asked", "hindsight", metrics["hindsight"]),
     ]
 
 
 def _usd_per_thousand(ratio: float | None, oracle_usd: float) -> str:
-    return _MISSING if ratio is None else f"{1000 * ratio * oracle_usd:,.4f}"
+    return MISSING if ratio is None else f"{1000 * ratio * oracle_usd:,.4f}"
 
 
 def _figures(metrics: Metrics) -> list[dict[str, str]]:
@@ -223,16 +249,16 @@ def _figures(metrics: Metrics) -> list[dict[str, str]]:
     rows = [
         {
             "name": title,
-            "value": _write(_at(metrics, path), how),
-            "interval": _interval(intervals.get(path), how),
+            "value": write(_at(metrics, path), how),
+            "interval": interval(intervals.get(path), how),
         }
         for path, title, how in _FIGURES
     ]
     rows += [
         {
             "name": title,
-            "value": _write(metrics["differences"][key], how, signed=True),
-            "interval": _interval(intervals.get(f"differences.{key}"), how, signed=True),
+            "value": write(metrics["differences"][key], how, signed=True),
+            "interval": interval(intervals.get(f"differences.{key}"), how, signed=True),
         }
         for key, title, how in _DIFFERENCES
     ]
@@ -248,10 +274,11 @@ def _kinds(outcomes: Outcomes, *, examples_per_kind: int, seed: int) -> list[dic
             "title": kind.title,
             "meaning": kind.meaning,
             "count": f"{int(masks[kind.key].sum()):,}",
-            "share": _share(float(masks[kind.key].mean())),
+            "share": share(float(masks[kind.key].mean())),
             "examples": [_example(outcomes, row) for row in picked[kind.key]],
         }
         for kind in KINDS
+        if not kind.where_any or masks[kind.key].any()
     ]
 
 
@@ -263,6 +290,12 @@ def _example(outcomes: Outcomes, row: int) -> dict[str, object]:
         | {"called": name in called}
         for k, name in enumerate(outcomes.members)
     ]
+    if outcomes.mid_answers is not None and outcomes.mid_correct is not None:
+        answers += [
+            _answer(name, outcomes.mid_answers[row][k], bool(outcomes.mid_correct[row, k]))
+            | {"called": name in called}
+            for k, name in enumerate(outcomes.mid_oracles)
+        ]
     answers.append(
         _answer(
             f"{outcomes.oracle} (oracle)",
@@ -274,16 +307,13 @@ def _example(outcomes: Outcomes, row: int) -> dict[str, object]:
     reference = outcomes.golds[row]
     if outcomes.reference == "oracle":
         reference = outcomes.oracle_answer[row]
-    oracle_right = float(outcomes.p_oracle_right[row])
     return {
         "query_id": outcomes.query_ids[row],
-        "question": _cut(outcomes.questions[row], _QUESTION_LENGTH),
+        "question": cut(outcomes.questions[row], _QUESTION_LENGTH),
         "answers": answers,
-        "ensemble": _said(outcomes.ensemble_answer[row]),
-        "above": bool(outcomes.p_ensemble_fails[row] > outcomes.threshold),
-        "p": f"{outcomes.p_ensemble_fails[row]:.3f}",
-        "p_oracle_right": None if np.isnan(oracle_right) else f"{oracle_right:.3f}",
-        "threshold": f"{outcomes.threshold:.4g}",
+        "path": path_words(outcomes.paths[row]),
+        "held": None if outcomes.asked_nobody_before[row] else _said(outcomes.held_answer[row]),
+        "why": _why(outcomes, row),
         "escalated": asked,
         "final": _said(outcomes.final_answer[row]),
         "final_right": bool(outcomes.final_correct[row]),
@@ -291,19 +321,27 @@ def _example(outcomes: Outcomes, row: int) -> dict[str, object]:
     }
 
 
+def _why(outcomes: Outcomes, row: int) -> str:
+    """What was believed of all members' answers; step by step not all of them were there."""
+    fails, oracle = outcomes.p_ensemble_fails[row], outcomes.p_oracle_right[row]
+    told = f"P(ensemble fails) = {fails:.3f}"
+    if outcomes.policy == "parallel" and outcomes.rule == "failure":
+        told += f" {'>' if fails > outcomes.threshold else '≤'} {outcomes.threshold:.4g}"
+    if not np.isnan(oracle):
+        told += f", P(oracle right) = {oracle:.3f}"
+    if outcomes.policy == "parallel" and outcomes.rule == "gain":
+        gain = oracle - (1.0 - fails)
+        sign = ">" if gain > outcomes.threshold else "≤"
+        told += f", expected gain {minus(f'{gain:.3f}')} {sign} {outcomes.threshold:.4g}"
+    return told if outcomes.policy == "parallel" else f"Had all members been asked: {told}"
+
+
 def _answer(name: str, answer: str | None, right: bool) -> dict[str, object]:
-    return {"name": _cut(name, _ANSWER_LENGTH), "answer": _said(answer), "right": right}
+    return {"name": cut(name, _ANSWER_LENGTH), "answer": _said(answer), "right": right}
 
 
 def _said(answer: str | None) -> str:
-    return "no answer" if answer is None else _cut(answer, _ANSWER_LENGTH)
-
-
-def _cut(text: str, length: int) -> str:
-    """Shorten a text and say by how much."""
-    if len(text) <= length:
-        return text
-    return f"{text[:length].rstrip()} … ({len(text) - length:,} more characters)"
+    return "no answer" if answer is None else cut(answer, _ANSWER_LENGTH)
 
 
 def _at(metrics: Metrics, path: str) -> float | None:
@@ -311,32 +349,3 @@ def _at(metrics: Metrics, path: str) -> float | None:
     for key in path.split("."):
         value = value[key]
     return None if value is None else float(value)
-
-
-def _share(value: float | None) -> str:
-    return _MISSING if value is None else f"{100 * value:.1f} %"
-
-
-def _write(value: float | None, how: str, *, signed: bool = False) -> str:
-    if value is None:
-        return _MISSING
-    unit = {"number": "", "share": " %", "points": " points"}[how]
-    return f"{_number(value, how, signed=signed)}{unit}"
-
-
-def _interval(interval: list[float] | None, how: str, *, signed: bool = False) -> str:
-    if interval is None:
-        return _MISSING
-    low, high = (_number(end, how, signed=signed) for end in interval)
-    return f"{low} to {high}"
-
-
-def _number(value: float, how: str, *, signed: bool) -> str:
-    scale, digits = {"number": (1, 3), "share": (100, 1), "points": (100, 2)}[how]
-    rounded = round(scale * value, digits) + 0.0  # -0.0 becomes 0.0
-    sign = "+" if signed and rounded else ""
-    return _minus(f"{rounded:{sign}.{digits}f}")
-
-
-def _minus(number: str) -> str:
-    return number.replace("-", "\N{MINUS SIGN}")

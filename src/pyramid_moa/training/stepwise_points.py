@@ -24,7 +24,7 @@ from pyramid_moa.training.step_fit import (
     why_no_steps,
 )
 
-__all__ = ["StepDial", "Stepwise", "fit_stepwise", "step_dial"]
+__all__ = ["StepDial", "Stepwise", "dial_of", "fit_stepwise", "step_dial"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -199,7 +199,26 @@ def step_dial(
         examples: of the whole run.
         positions: of the queries.
     """
-    evidence = scored_sets_of(network, examples.take(positions))
+    return dial_of(run, policy, network, examples.take(positions), positions)
+
+
+def dial_of(
+    run: LabelledRun,
+    policy: StepPolicy,
+    network: RouterNetwork,
+    examples: Examples,
+    positions: Sequence[int],
+) -> StepDial:
+    """See the same with examples of these very queries.
+
+    Args:
+        run: the labelled data.
+        policy: of its models.
+        network: that it was fitted with.
+        examples: of the queries, in this order.
+        positions: of the queries.
+    """
+    evidence = scored_sets_of(network, examples)
     return _dial(policy, walk(policy.values, evidence), answered_by(run, positions))
 
 
