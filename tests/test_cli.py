@@ -428,8 +428,14 @@ def test_the_whole_way(tmp_path, capsys):
     assert (tmp_path / "report" / "report.html").is_file()
     shown = said("evaluate", "--run", run, "--out", tmp_path / "vote", "--split", "all")
     assert "vote rule (all agree)" in shown.out
-    shown = said("threshold", "--run", run, "--router", router, "--max-drop", "0.05")
+    promise = ["threshold", "--run", run, "--router", router, "--max-drop"]
+    shown = said(*promise, "0.2")
     assert shown.out.startswith("operating point target: threshold ")
+    assert "promised at confidence 0.95 (learn then test" in shown.out
+    assert main([str(argument) for argument in (*promise, "0.005")]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "not attainable at confidence 0.95 with the 50 questions of calibration" in line
+    shown = said(*promise, "0.005", "--no-promise", "--name", "measured")
     assert "measured, not guaranteed" in shown.out
     flags = ["--router", router, "--operating-point", "target", "--out", tmp_path / "report"]
     said("evaluate", "--run", run, *flags)

@@ -1,6 +1,7 @@
 """How often a promised drop is broken, and what the promise costs."""
 
 import argparse
+import json
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -30,6 +31,7 @@ _DROPS = (0.005, 0.01, 0.02)
 _SIZES = (300, 1000, 5000)
 _LEVEL = 0.05
 _VALIDATION = 800
+_EMBEDDED = "embedded"
 _TRAINED_ON = 1500
 
 Chooser = Callable[[np.ndarray, np.ndarray, DialPath], int | None]
@@ -45,17 +47,28 @@ def run(options: argparse.Namespace) -> None:
     choosers = {(n, drop): _choosers(n, drop) for n in _SIZES for drop in _DROPS}
     half_tests: dict[tuple[int, float], DropTest] = {}
     for name, scored in tables.items():
-        rng = np.random.default_rng(0)
-        known = of_table(scored) if name == "embedded" else smoothed(scored, rng)
-        rows += _draws(name, known, choosers, options.draws, rng)
-        halves += _halves(name, scored, options.draws, half_tests, rng)
+        kept = out / "draws" / f"{name}-{scored.n}-{options.draws}.json"
+        if not kept.is_file():
+            rng = np.random.default_rng(0)
+            known = of_table(scored) if name == _EMBEDDED else smoothed(scored, rng)
+            found = (
+                _draws(name, known, choosers, options.draws, rng),
+                _halves(name, scored, options.draws, half_tests, rng),
+            )
+            kept.parent.mkdir(exist_ok=True)
+            write_text_atomically(kept, json.dumps(found))
+        own_rows, own_halves = json.loads(kept.read_text(encoding="utf-8"))
+        rows += own_rows
+        halves += own_halves
         _say(f"{name}: " + _line([row for row in rows if row["population"] == name]))
     write_text_atomically(out / "promise.csv", csv_text(rows))
     write_text_atomically(out / "promise_halves.csv", csv_text(halves))
     pooled = _pooled(rows, _SUMS)
     write_text_atomically(out / "promise_pooled.csv", csv_text(pooled))
-    worst = _pooled(halves, ("tests", "larger", "refuted", "unproven", "escalation", "cost_ratio"))
-    write_text_atomically(out / "promise_halves_pooled.csv", csv_text(worst))
+    in_halves = _pooled(
+        halves, ("tests", "larger", "refuted", "unproven", "escalation", "cost_ratio")
+    )
+    write_text_atomically(out / "promise_halves_pooled.csv", csv_text(in_halves))
     draw(rows, out / "promise")
     _say(_line(rows))
     _say(f"tables: {out / 'promise.csv'}, {out / 'promise_halves.csv'}")
@@ -74,7 +87,7 @@ def _tables(options: argparse.Namespace, out: Path) -> dict[str, Scored]:
             import_pyramid(pyramid, options.data, options.out / "runs")
         found[pyramid.name] = out_of_fold(folder, kept)
     if options.generated:
-        found["embedded"] = _generated(options.generated, out)
+        found[_EMBEDDED] = _generated(options.generated, out)
     return found
 
 
@@ -149,7 +162,7 @@ def _draws(
                     cost = always if place < 0 else float(truth.cost[place])
                     values = (
                         1.0,
-                        place >= 0 and truth.drop[place] > drop,
+                        bool(place >= 0 and truth.drop[place] > drop),
                         chosen is None,
                         1.0 if place < 0 else truth.escalation[place],
                         cost / best[drop],

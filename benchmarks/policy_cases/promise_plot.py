@@ -43,7 +43,7 @@ def draw(rows: Sequence[dict[str, Any]], path: Path) -> None:
                 [place + 0.14 * (shift - 1) for place in range(len(sizes))],
                 means,
                 color=colour,
-                label=f"{100 * drop:g} points",
+                label=f"{100 * drop:g} " + ("point" if drop == 0.01 else "points"),
             )
         axis.set_xticks(range(len(sizes)), [f"{size:,}" for size in sizes])
         axis.set_xlabel("calibration questions")

@@ -12,9 +12,10 @@ __all__ = ["DropTest", "evidence_of_drop"]
 Counts = FloatArray | NDArray[np.int64]
 
 # Of the level that is spent on bounding what the drop leaves open, and how finely that is looked
-# through, in standard deviations of the mean: finer is stronger and slower.
+# through, in standard deviations of the mean: finer is stronger and slower, so that most is proven
+# or given up at a coarse look.
 _SPENT = 0.02
-_FINENESS = 0.03
+_COARSE, _FINE = 0.4, 0.03
 # Standard deviations, and counts, beyond which a tail is added whole.
 _FAR = 7.0
 
@@ -71,25 +72,32 @@ class DropTest:
         """Whether these counts prove it; what earlier ones have told is remembered."""
         good, bad = self._known.get(gained, (-1, self.n + 1))
         if good < lost < bad:
-            if self.p_value(lost, gained) <= self.level:
+            if any(self.p_value(lost, gained, step) <= self.level for step in (_COARSE, _FINE)):
                 good = lost
             else:
                 bad = lost
             self._known[gained] = (good, bad)
         return lost <= good
 
-    def p_value(self, lost: int, gained: int) -> float:
-        """Largest probability of such evidence, or more, where the drop is not below ``drop``."""
+    def p_value(self, lost: int, gained: int, fineness: float = _FINE) -> float:
+        """Largest probability of such evidence, or more, where the drop is not below ``drop``.
+
+        Args:
+            lost: questions that the oracle has right and the rule wrong.
+            gained: questions that the rule has right and the oracle wrong.
+            fineness: how finely shares are looked through, in standard deviations; what is found is
+                never smaller than the true p-value.
+        """
         from scipy.special import bdtr, betaincinv, gammaln, xlog1py, xlogy
 
         n, drop, spent = self.n, self.drop, self.level * _SPENT
         seen = float(evidence_of_drop(np.array(lost), np.array(gained), n, drop))
         if seen <= 0:
-            return 1.0
+            return 1.0  # as what was measured says
         most = (1 - drop) / 2
         low = float(betaincinv(gained, n - gained + 1, spent / 2)) if gained else 0.0
         high = float(betaincinv(gained + 1, n - gained, 1 - spent / 2)) if gained < n else 1.0
-        shares = _between(min(low, most), min(high, most), n, drop)
+        shares = _between(min(low, most), min(high, most), n, drop, fineness)
         # Between two shares the probability is at most that of the larger one that gains and of
         # the smaller one's that loses, since both only add to the evidence.
         gains = shares[1:]
@@ -120,10 +128,10 @@ class DropTest:
         return low
 
 
-def _between(low: float, high: float, n: int, drop: float) -> FloatArray:
+def _between(low: float, high: float, n: int, drop: float, fineness: float) -> FloatArray:
     """Shares from low to high, rising, close to each other against the mean's deviation."""
     shares = [low]
     while shares[-1] < high:
         deviation = np.sqrt((drop + 2 * shares[-1] + 1.0 / n) / n)
-        shares.append(min(high, shares[-1] + _FINENESS * float(deviation)))
+        shares.append(min(high, shares[-1] + fineness * float(deviation)))
     return np.array(shares if len(shares) > 1 else [low, low])

@@ -21,6 +21,10 @@ from pyramid_moa.training.risk_bounds import accuracy_p_value, mean_below_p_valu
 __all__ = ["Plan", "Tried", "cheapest_accurate", "cheapest_within_drop", "within_cost"]
 
 
+# Standard deviations: twice as many as a proof at the usual level takes.
+_NEARLY_SURE = 3.3
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Plan:
     """What is expected of K settings, from the safest to the cheapest, by other questions.
@@ -38,16 +42,18 @@ class Plan:
     questions: int
 
     def start_within_drop(self, n: int, drop: float) -> int:
-        """The setting that n questions are most likely to prove; later ones are cheaper.
+        """The safest setting that n questions are nearly sure to prove; later ones are cheaper.
 
-        Place 0 asks the oracle every time and needs no proof.
+        Where there is none it is the one that they are most likely to. Place 0 asks the oracle
+        every time and needs no proof.
         """
         # Half a question each: a few questions that lost nothing do not say that none ever will.
         lost, gained = (
             n * (share * self.questions + 0.5) / (self.questions + 1)
             for share in (self.lost, self.gained)
         )
-        return 1 + int(np.argmax(evidence_of_drop(lost[1:], gained[1:], n, drop)))
+        evidence = evidence_of_drop(lost[1:], gained[1:], n, drop)
+        return 1 + int(np.argmax(np.minimum(evidence, _NEARLY_SURE)))
 
     def start_accurate(self) -> int:
         """The most accurate setting, of equals the safest."""

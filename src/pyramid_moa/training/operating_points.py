@@ -5,6 +5,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pyramid_moa.errors import PyramidError
 from pyramid_moa.router_model.policy import OperatingPoint, Rule
@@ -107,7 +108,6 @@ class ThresholdTable:
 
     def curve(self, *, points: int = 50) -> list[dict[str, float | None]]:
         """Some rows of the table as plain values, both ends among them."""
-        rows = np.unique(np.linspace(0, len(self.thresholds) - 1, points).round().astype(int))
         return [
             {
                 "threshold": float(self.thresholds[row]),
@@ -117,8 +117,13 @@ class ThresholdTable:
                 "gained": float(self.gained[row]),
                 "cost_ratio": _finite(self.cost_ratio[row]),
             }
-            for row in rows
+            for row in self.curve_places(points)
         ]
+
+    def curve_places(self, points: int) -> NDArray[np.int64]:
+        """The rows that a curve of so many points shows, rising."""
+        last = len(self.thresholds) - 1
+        return np.unique(np.linspace(0, last, points).round().astype(np.int64))
 
     def _point(self, row: int, *, name: str, target: str) -> OperatingPoint:
         return OperatingPoint(

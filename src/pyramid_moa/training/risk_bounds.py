@@ -74,6 +74,7 @@ def mean_below_p_value(values: FloatArray, most: float) -> FloatArray:
     """
     from scipy.special import logsumexp
 
+    assert values.max() <= most
     bets = _BETS / most
     wealth = np.stack([np.log1p(-bet * values).sum(axis=-1) for bet in bets])
     p: FloatArray = np.minimum(1.0, np.exp(np.log(len(bets)) - logsumexp(wealth, axis=0)))
