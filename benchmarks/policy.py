@@ -2,6 +2,11 @@
 
     python benchmarks/policy.py promise --data ../shared/data --out build/policy
 
+`savings`: what going step by step costs beside asking all members at once and beside forms of
+agreement-based cascading, at the same accuracy, and how the most accurate settings do beside the
+oracle. `budgets`: accuracy where each question's money is limited, and the time that a step takes
+to choose. `waiting`: what a price on seconds does, with simulated latencies. They keep the router's
+out-of-fold scores in OUT/scores; fitting it for every fold takes most of the time.
 `promise`: how often an operating point with a promise breaks it, on questions whose true risk is
 known, how much it escalates and costs, and how often nothing is proven. Without a part's name all
 parts are run. The folder of recorded answers is not part of this repository; an interrupted call is
@@ -12,9 +17,14 @@ import argparse
 import sys
 from pathlib import Path
 
-from policy_cases import promise
+from policy_cases import budgets, promise, savings, waiting
 
-_PARTS = {"promise": promise.run}
+_PARTS = {
+    "savings": savings.run,
+    "budgets": budgets.run,
+    "waiting": waiting.run,
+    "promise": promise.run,
+}
 
 
 def main() -> None:
@@ -30,6 +40,7 @@ def main() -> None:
     parser.add_argument(
         "--generated", type=int, default=20_000, help="questions for the embedded pyramid; 0: none"
     )
+    parser.add_argument("--seeds", type=int, default=3, help="divisions into folds, for savings")
     options = parser.parse_args()
     if strangers := set(options.parts) - set(_PARTS):
         parser.error(f"no part {', '.join(sorted(strangers))}; there are {', '.join(_PARTS)}")

@@ -23,10 +23,12 @@ class Walk:
     Attributes:
         called: which members, and in column M whether the oracle was asked, bool [K, n, M + 1].
         answer: whose answer is given, M for the oracle's, int [K, n].
+        together: which groups were asked at once, bool [G, K, n].
     """
 
     called: BoolArray
     answer: NDArray[np.int64]
+    together: BoolArray
 
 
 def walk(values: StateValues, evidence: SetEvidence) -> Walk:
@@ -36,6 +38,7 @@ def walk(values: StateValues, evidence: SetEvidence) -> Walk:
     state = np.zeros(shape, dtype=np.int64)
     called = np.zeros((*shape, members + 1), dtype=bool)
     answer = np.full(shape, members)
+    together = np.zeros((len(values.groups), *shape), dtype=bool)
     going = np.ones(shape, dtype=bool)
     for subset in reachable_sets(values.groups):
         here = going & (state == subset)
@@ -53,8 +56,9 @@ def walk(values: StateValues, evidence: SetEvidence) -> Walk:
             asked = [member for member in range(members) if values.groups[group] >> member & 1]
             for member in asked:
                 called[goes, member] = True
+            together[group] |= goes
             state[goes] |= values.groups[group]
-    return Walk(called=called, answer=answer)
+    return Walk(called=called, answer=answer, together=together)
 
 
 def joined_walks(parts: Sequence[tuple[NDArray[np.int64], Walk]]) -> Walk:
@@ -63,4 +67,5 @@ def joined_walks(parts: Sequence[tuple[NDArray[np.int64], Walk]]) -> Walk:
     return Walk(
         called=np.concatenate([part.called for _, part in parts], axis=1)[:, order],
         answer=np.concatenate([part.answer for _, part in parts], axis=1)[:, order],
+        together=np.concatenate([part.together for _, part in parts], axis=2)[..., order],
     )

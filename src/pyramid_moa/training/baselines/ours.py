@@ -137,10 +137,7 @@ def _sources() -> list[Path]:
         "hidden_choice",
         "module",
         "new_features",
-        "scored_sets",
         "set_scores",
-        "state_fit",
-        "state_walk",
     )
     return [
         *(

@@ -1,6 +1,7 @@
 """Our router, member by member: after every answer stop, ask the next member, or the oracle."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from pyramid_moa.training.baselines.ours import OurRule
 from pyramid_moa.training.baselines.ours_trained import TrainedRouter
 from pyramid_moa.training.baselines.rule import Choices, FittedRule, HeldOut
 from pyramid_moa.training.baselines.rule_run import Positions, RuleRun
+from pyramid_moa.training.baselines.source_hash import source_hash
 from pyramid_moa.training.baselines.stepwise import fit_steps, stepwise_choices
 from pyramid_moa.training.outcomes import FloatArray
 from pyramid_moa.training.scored_sets import ScoredSets
@@ -51,7 +53,9 @@ class AnytimeRule:
 
     def settings(self) -> dict[str, Any]:
         """All that decides how it is fitted."""
-        return self.router.settings() | {"penalty": _PENALTY}
+        training = Path(__file__).parent.parent
+        steps = [training / f"{name}.py" for name in ("scored_sets", "state_fit", "state_walk")]
+        return self.router.settings() | {"penalty": _PENALTY, "steps": source_hash(steps)}
 
     def absent(self, data: RuleRun) -> str | None:
         """It goes through all sets of members."""
