@@ -421,6 +421,8 @@ def _threshold(options: Namespace) -> None:
         f"{point.questions} {point.split} questions accuracy {point.accuracy:.4f}, escalated "
         f"{point.escalation_rate:.4f}, cost ratio {cost}; {kept}"
     )
+    if point.cost_ratio is not None and point.cost_ratio >= 1:
+        _say(f"at {point.name} this pyramid costs more than asking the oracle alone")
 
 
 def _benchmark(options: Namespace) -> None:

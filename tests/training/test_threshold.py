@@ -12,6 +12,7 @@ from pyramid_moa.backends import Price
 from pyramid_moa.data_prep.import_recorded import import_recorded
 from pyramid_moa.data_prep.labelled_run import read_labelled_run
 from pyramid_moa.errors import CheckpointError, ConfigError, RunFolderError
+from pyramid_moa.inference.model_card import model_card
 from pyramid_moa.records import question_hash
 from pyramid_moa.router_model.policy import escalates
 from pyramid_moa.router_model.router import Router
@@ -174,6 +175,7 @@ def test_a_promise_is_stored_with_what_it_rests_on(imported_run, router, target)
     )
     found = measured(imported_run, router, point.threshold, "calibration")
     assert found == pytest.approx((point.accuracy, point.escalation_rate))
+    assert "| at 0.95, by 50 questions |" in model_card(Router.load(router).card)
     # The same again, bit by bit.
     before = (router / "router.json").read_bytes()
     assert add_threshold(imported_run, router, **target, name="mine") == point

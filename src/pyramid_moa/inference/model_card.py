@@ -1,6 +1,7 @@
 """The model card of an exported router."""
 
 from pyramid_moa.router_model.card import RouterCard
+from pyramid_moa.router_model.policy import OperatingPoint
 
 __all__ = ["model_card"]
 
@@ -18,7 +19,8 @@ def model_card(card: RouterCard) -> str:
     queries = card.trained_on.get("queries", {})
     points = "\n".join(
         f"| {point.name} | {point.threshold:.4f} | {_figure(point.accuracy)} | "
-        f"{_figure(point.escalation_rate)} | {_figure(point.cost_ratio)} | {point.target} |"
+        f"{_figure(point.escalation_rate)} | {_figure(point.cost_ratio)} | {point.target} | "
+        f"{_promised(point)} |"
         for point in card.operating_points
     )
     hidden = card.hidden_key or "none"
@@ -52,8 +54,8 @@ def model_card(card: RouterCard) -> str:
         "Accuracy, share of queries that ask the oracle and all-in cost relative to asking it",
         "every time, as measured on the questions each point was chosen on.",
         "",
-        "| name | threshold | accuracy | escalated | cost ratio | chosen for |",
-        "| --- | --- | --- | --- | --- | --- |",
+        "| name | threshold | accuracy | escalated | cost ratio | chosen for | promised |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
         points,
         "",
     ]
@@ -71,6 +73,13 @@ def model_card(card: RouterCard) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def _promised(point: OperatingPoint) -> str:
+    """How sure it is that the target is kept to on questions that nobody has seen."""
+    if point.promise is None:
+        return "no"
+    return f"at {point.promise.confidence:g}, by {point.promise.questions} questions"
 
 
 def _figure(value: float | None) -> str:
