@@ -72,7 +72,8 @@ def test_evaluate_and_the_gate_decide_alike(setting, captured, tmp_path, how):
     assert 0 < sum(rows["escalated"]) < len(queries)
     if router is not None:
         assert len(captured) == len(queries)
-        assert captured == replayed
+        # After these evaluate reads partial states, for the points that go step by step.
+        assert captured == replayed[: len(queries)]
 
 
 SEQUENTIAL = ["imported", "labelled", "three_tiers"]

@@ -266,3 +266,19 @@ def test_a_link_to_a_folder_stays_a_link(tmp_path, simulated):
     write_report(simulated(10), tmp_path / "link", resamples=0)
     assert (tmp_path / "link").is_symlink()
     assert (tmp_path / "real" / "report.html").exists()
+
+
+@pytest.mark.parametrize(
+    ("columns", "words"),
+    [
+        ({}, "the oracle is asked where P(ensemble fails) is above 0.3"),
+        ({"rule": "gain"}, "expected to gain more accuracy than 0.3"),
+        ({"policy": "sequential"}, "one oracle call has to buy 0.3 of accuracy"),
+        ({"policy": "sequential", "threshold": -1.0}, "asked at once, and alone, every time"),
+        ({"threshold": -1.0, "outvote": 0.5}, "everybody is asked, every time; the ensemble's"),
+    ],
+)
+@pytest.mark.usefixtures("quick_plots")
+def test_page_says_when_the_oracle_is_asked(tmp_path, columns, words, simulated):
+    write_report(simulated(10, **columns), tmp_path / "report", resamples=0)
+    assert words in page_of(tmp_path / "report").text

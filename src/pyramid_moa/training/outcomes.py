@@ -99,6 +99,7 @@ class Outcomes:
         mid_flops: FLOPs of their answers, float [n, mid oracles]; nan where unknown.
         policy: the operating point's.
         rule: the operating point's.
+        outvote: the operating point's.
 
     Raises:
         DataError: a column has the wrong length, type or range; all problems are named at once.
@@ -149,6 +150,7 @@ class Outcomes:
     mid_flops: FloatArray | None = None
     policy: PolicyKind = "parallel"
     rule: Rule = "failure"
+    outvote: float | None = None
 
     def __post_init__(self) -> None:
         """Refuse columns that do not fit each other."""

@@ -203,6 +203,7 @@ def replay(
         operating_point=point.name,
         policy=point.policy,
         rule=point.rule,
+        outvote=point.outvote,
         reference="gold" if manifest.reference == "gold" else "oracle",
         price_note=manifest.price_note,
         tokens_estimated=manifest.tokens_estimated,

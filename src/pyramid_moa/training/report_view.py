@@ -112,16 +112,27 @@ def report_view(
 
 
 def _rule(outcomes: Outcomes) -> str:
-    """When the oracle is asked, in words."""
+    """When the oracle is asked, in words, and whether it can be outvoted."""
     threshold = f"{outcomes.threshold:.4g}"
-    if outcomes.policy == "sequential":
-        return (
+    if outcomes.threshold < 0 and outcomes.rule == "failure":
+        everybody = outcomes.policy == "parallel"
+        told = "everybody is asked" if everybody else "the oracle is asked at once, and alone"
+        told += ", every time"
+    elif outcomes.policy == "sequential":
+        told = (
             "one model after another, each step only where it is worth its price; the price of "
             f"one oracle call has to buy {threshold} of accuracy"
         )
-    if outcomes.rule == "gain":
-        return f"the oracle is asked where it is expected to gain more accuracy than {threshold}"
-    return f"the oracle is asked where P(ensemble fails) is above {threshold}"
+    elif outcomes.rule == "gain":
+        told = f"the oracle is asked where it is expected to gain more accuracy than {threshold}"
+    else:
+        told = f"the oracle is asked where P(ensemble fails) is above {threshold}"
+    if outcomes.outvote is None:
+        return told
+    return (
+        f"{told}; the ensemble's answer is kept against the oracle's where its log-odds of being "
+        f"right are larger by more than {outcomes.outvote:.4g}"
+    )
 
 
 def _notices(outcomes: Outcomes, metrics: Metrics) -> list[str]:
