@@ -149,7 +149,8 @@ def check_point(point: OperatingPoint, router: Router | None, pyramid: Pyramid) 
             f"operating point {point.name!r}: expected a router that knows what steps are worth, "
             "found one that only asks all members at once; train again"
         )
-    own, theirs = set(router.steps.members), {n for tier in pyramid.tiers[:-1] for n in tier}
+    own = {*router.steps.members, router.steps.oracle}
+    theirs = {name for tier in pyramid.tiers for name in tier}
     if own != theirs:
         raise CheckpointError(
             f"operating point {point.name!r}: the router knows what steps to {', '.join(own)} are "
