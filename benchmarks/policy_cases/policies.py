@@ -152,7 +152,7 @@ def _above(data: RuleRun, part: Part, scores: Floats, thresholds: Floats) -> tup
     asked = scores[None] > thresholds[:, None]
     right = np.where(asked, data.correct[at, data.oracle], own)
     spent = data.cost[at, :-1].sum(axis=1) + asked * data.cost[at, -1]
-    return right.astype(np.float64), spent
+    return _with_oracle_alone(data, at, right, spent)
 
 
 def _sequential(data: RuleRun, fold: ScoredFold) -> tuple[Floats, Floats, Floats, Floats]:
@@ -187,10 +187,16 @@ def _walked(
     called: NDArray[np.bool_],
     answer: NDArray[np.int64],
 ) -> tuple[Floats, Floats]:
-    """Also of one setting more: the oracle at once, nobody before it."""
-    right = np.vstack([data.correct[at, answer], data.correct[at, data.oracle]])
-    spent = np.vstack([(called * data.cost[at]).sum(axis=2), data.cost[at, -1]])
-    return right.astype(np.float64), spent
+    spent = (called * data.cost[at]).sum(axis=2)
+    return _with_oracle_alone(data, at, data.correct[at, answer], spent)
+
+
+def _with_oracle_alone(
+    data: RuleRun, at: NDArray[np.int64], right: NDArray[np.bool_], spent: Floats
+) -> tuple[Floats, Floats]:
+    """Every dial has one setting more: the oracle at once, nobody beside it."""
+    right = np.vstack([right, data.correct[at, data.oracle]])
+    return right.astype(np.float64), np.vstack([spent, data.cost[at, -1]])
 
 
 def _everybody(data: RuleRun, fold: ScoredFold) -> tuple[Floats, Floats, Floats, Floats]:

@@ -83,8 +83,9 @@ def pyramid_figures(data: RuleRun, dials: Mapping[str, Dial], weights: Floats) -
         cost, accuracy = curves[form][0][:, 0], curves[form][1][:, 0]
         figures[f"{form}: accuracy"], figures[f"{form}: cost"] = accuracy, cost
         for name in ("sequential", "parallel"):
-            # Where its accuracy is never reached the whole dial is spent.
-            reached = cost_to_reach(*curves[name], accuracy) / cost
+            reached = cost_to_reach(*curves[name], accuracy)
+            # Where its accuracy is never reached the whole dial is spent, and in vain.
+            reached = np.where(np.isnan(reached), curves[name][0].max(axis=1), reached) / cost
             figures[f"{name} cost over {form}'s at its accuracy"] = reached
         for name, policies in _CHOSEN_AMONG.items():
             chosen = _chosen(data, [dials[own] for own in policies], dials[form], weights)

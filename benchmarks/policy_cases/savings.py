@@ -33,7 +33,7 @@ _WEAK = 0.93
 
 
 def run(options: argparse.Namespace) -> None:
-    """Fit what is not fitted yet, and write savings.csv, savings_curves.csv and savings.svg."""
+    """Fit what is not fitted yet; write savings.csv, savings_curves.csv and savings_curves.svg."""
     wanted = options.pyramids
     pyramids = [one for one in read_suite().pyramids if wanted is None or one.name in wanted]
     runs = options.out / "runs"
@@ -60,7 +60,7 @@ def run(options: argparse.Namespace) -> None:
         f"{policy}, beside {form}": np.mean([curve[0] for curve in own], axis=0)
         for (policy, form), own in curves.items()
     }
-    plot_savings(options.out / "savings.svg", RELATIVE, means)
+    plot_savings(options.out / "savings_curves.svg", RELATIVE, means)
     for row in rows:
         if row["scope"] != "pyramid" and row["value"] is not None:
             sys.stdout.write(f"{json.dumps(row)}\n")

@@ -53,8 +53,10 @@ def test_money_adds_up_and_time_runs_at_once():
 
 
 def test_time_that_nobody_measured_can_not_be_limited():
+    calls = {"a": TypicalCall(cost_usd=1.0, latency_s=1.0), "c": TypicalCall(cost_usd=1.0)}
+    Budget(max_usd=1.0).check(calls)
     with pytest.raises(ConfigError, match="measured latencies of c, found none"):
-        room(["a", "c"], max_ms=9000)
+        Budget(max_ms=9000).check(calls)
 
 
 def test_members_as_far_as_the_money_goes(fake_gate):
@@ -120,8 +122,36 @@ def test_more_money_does_not_make_answers_worse(labelled_run, trained_on_hidden,
     assert [d.answer for d in decisions] == [d.answer for d in unlimited]
 
 
-def test_time_runs_out(fake_gate):
-    """What calls took is counted by their own clocks."""
-    gate, _ = fake_gate({"a": "5", "b": "7", "oracle": "6"})
-    with pytest.raises(ConfigError, match="measured latencies of a, found none"):
+def with_latencies(router, folder, **seconds):
+    loaded = Router.load(router)
+    calls = {
+        name: replace(call, latency_s=seconds.get(name, seconds["others"]))
+        for name, call in loaded.card.typical_calls.items()
+    }
+    loaded.card = replace(loaded.card, typical_calls=calls)
+    loaded.save(folder)
+    return folder
+
+
+@pytest.mark.parametrize("policy", ["parallel", "sequential"])
+def test_time_runs_out(labelled_run, trained_on_hidden, tmp_path, policy):
+    """What calls usually take is what they are expected to."""
+    router = with_latencies(trained_on_hidden, tmp_path / "slow", oracle=5.0, others=1.0)
+    queries = read_labelled_run(labelled_run).queries[:60]
+    with Gate.from_run(labelled_run, router=router, policy=policy) as gate:
+        free = gate.answer_many(queries)
+        bound = gate.answer_many(queries, budget=Budget(max_ms=4999.0))
+        none = gate.answer_many(queries, budget=Budget(max_ms=999.0))
+    assert any(decision.escalated for decision in free)
+    assert not any(decision.escalated for decision in bound)
+    limited = [decision.budget_exhausted for decision in bound]
+    assert all(kept or not one.escalated for one, kept in zip(free, limited, strict=True))
+    assert not all(limited)
+    assert all(decision.answer is None and decision.budget_exhausted for decision in none)
+
+
+def test_nobody_is_paid_before_it_is_known_that_time_can_be_kept(fake_gate):
+    gate, backends = fake_gate({"a": "5", "b": "7", "oracle": "6"})
+    with pytest.raises(ConfigError, match="measured latencies of a, b, oracle, found none"):
         gate.answer("What?", budget=Budget(max_ms=100.0))
+    assert not any(backend.asked for backend in backends.values())

@@ -142,11 +142,25 @@ def test_step_by_step(stepwise):
     give(route, a="5")
     assert route.belief.models == ("a", "c")  # in the order of the pyramid, not of the asking
     assert route.wanted == ("oracle",)
-    assert route.worth == pytest.approx(0.8)
     give(route, oracle="7")
     assert route.wanted == ()
     assert route.path == [("c",), ("a",), ("oracle",)]
     assert route.answered_by == "oracle"
+
+
+def test_members_are_asked_where_an_oracle_asked_first_fails(stepwise):
+    guide = replace(stepwise, point=replace(stepwise.point, threshold=-1.0))
+    route = Route(guide, "What?")
+    assert route.wanted == ("oracle",)
+    give(route, oracle=None)
+    assert route.wanted == ("a", "b", "c")
+    give(route, a="5", b="5", c="6")
+    assert route.wanted == ()
+    assert route.degraded
+    assert route.answered_by in ("a", "b", "c")
+    fine = Route(guide, "What?")
+    give(fine, oracle="7")
+    assert (fine.wanted, fine.answered_by) == ((), "oracle")
 
 
 def test_a_member_that_fails_was_asked_all_the_same(stepwise):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from pyramid_moa.errors import CheckpointError
+from pyramid_moa.router_model.set_scores import SET_COLUMNS
 from pyramid_moa.router_model.state_values import (
     Ridge,
     StateValues,
@@ -18,12 +19,16 @@ from pyramid_moa.router_model.step_policy import StepPolicy
 DIAL = np.array([1.0, 0.1, 0.0])
 
 
-def constant(*worth):
+QUESTION = 3
+
+
+def constant(subset, *worth):
     """A regression that says the same of everybody."""
+    width = SET_COLUMNS if subset else QUESTION
     return Ridge(
-        centre=np.zeros(1),
-        scale=np.ones(1),
-        slopes=np.zeros((1, len(worth))),
+        centre=np.zeros(width),
+        scale=np.ones(width),
+        slopes=np.zeros((width, len(worth))),
         offsets=np.array(worth),
     )
 
@@ -35,15 +40,16 @@ def policy_of(groups, stop, oracle=0.9, later=None):
         left = steps_from(subset, groups)
         worth = [later.get(groups[place], 0.0) if later else 0.0 for place in left]
         repeated = [value for value in worth for _ in DIAL]
-        ridges[subset] = constant(stop, oracle, *repeated)
+        ridges[subset] = constant(subset, stop, oracle, *repeated)
     prices = np.array([0.1 * group.bit_count() for group in groups] + [1.0])
     values = StateValues(ridges=ridges, groups=tuple(groups), dial=DIAL, prices=prices)
     return StepPolicy(members=("a", "b"), oracle="o", values=values)
 
 
 def step(policy, asked=(), *, answered=True, worth=0.1, allowed=None):
+    columns = np.zeros((1, SET_COLUMNS if asked else QUESTION))
     return policy.next_step(
-        asked, np.zeros((1, 1)), answered=answered, worth_of_a_call=worth, allowed=allowed
+        asked, columns, answered=answered, worth_of_a_call=worth, allowed=allowed
     )
 
 
@@ -62,6 +68,22 @@ def test_the_nearest_setting_is_taken():
     policy = policy_of(single_members(2), stop=0.85)
     assert step(policy, worth=0.08).models == ()
     assert step(policy, worth=0.02).models == ("o",)
+
+
+def test_where_nothing_can_be_said_the_oracle_is_asked():
+    policy = policy_of(single_members(2), stop=0.7, later={0b01: 0.75})
+    for answered in (True, False):
+        columns = np.full((1, SET_COLUMNS), np.nan)
+        chosen = policy.next_step(["a"], columns, answered=answered, worth_of_a_call=0.1)
+        assert chosen.models == ("o",)
+
+
+def test_the_oracle_every_time_unless_a_budget_forbids_it():
+    policy = policy_of(single_members(2), stop=0.99)
+    assert step(policy, worth=-1.0).models == ("o",)
+    assert step(policy, ["a"], worth=-1.0).models == ("o",)
+    bound = step(policy, ["a"], worth=-1.0, allowed=lambda models: "o" not in models)
+    assert (bound.models, bound.limited) == ((), True)
 
 
 def test_nothing_is_stopped_with_before_there_is_an_answer():
@@ -88,11 +110,15 @@ def test_members_may_be_asked_together():
     assert step(policy, ["a"]).models == ("o",)  # the rest of a group is not a group
 
 
+def read(tensors, members):
+    return StepPolicy.from_tensors(
+        tensors, members=members, oracle="o", question_features=QUESTION, source="x"
+    )
+
+
 def test_written_and_read():
     policy = policy_of([0b01, 0b10, 0b11], stop=0.7, later={0b10: 0.9})
-    again = StepPolicy.from_tensors(
-        policy.tensors(), members=["a", "b"], oracle="o", source="router.safetensors"
-    )
+    again = read(policy.tensors(), ["a", "b"])
     assert (again.members, again.oracle) == (policy.members, policy.oracle)
     for asked in ([], ["a"], ["b"], ["a", "b"]):
         assert step(again, asked) == step(policy, asked)
@@ -108,7 +134,11 @@ def test_written_and_read():
         (lambda t: t.update(groups=np.array([1])), "do not fit each other"),
         (lambda t: t.update(dial=np.zeros(0)), "do not fit each other"),
         (lambda t: t.update(prices=np.zeros(7)), "do not fit each other"),
-        (lambda t: t.update({"0/scale": np.zeros(1)}), "do not fit each other"),
+        (lambda t: t.update({"0/scale": np.zeros(QUESTION)}), "do not fit each other"),
+        (lambda t: t.update({"1/centre": np.zeros(4)}), "do not fit each other"),
+        (lambda t: t.update(groups=np.array([1.0, 2.0])), "of other types or sizes: groups"),
+        (lambda t: t.update(dial=np.zeros(3, np.float32)), "of other types or sizes: dial"),
+        (lambda t: t.update(groups=np.ones(200, np.int64)), "of other types or sizes: groups"),
         (lambda t: t.update({"0/offsets": np.full(8, np.nan)}), "do not fit each other"),
         (lambda t: t.update(more=np.zeros(1)), "do not fit each other"),
     ],
@@ -117,13 +147,13 @@ def test_what_is_not_whole_is_refused(change, message):
     tensors = policy_of([0b01, 0b10], stop=0.7).tensors()
     change(tensors)
     with pytest.raises(CheckpointError, match=message):
-        StepPolicy.from_tensors(tensors, members=["a", "b"], oracle="o", source="x")
+        read(tensors, ["a", "b"])
 
 
 def test_more_members_than_can_be_gone_through_are_refused():
     tensors = policy_of([0b01, 0b10], stop=0.7).tensors()
     with pytest.raises(CheckpointError, match="expected groups of 8 members"):
-        StepPolicy.from_tensors(tensors, members=list("abcdefgh"), oracle="o", source="x")
+        read(tensors, list("abcdefgh"))
 
 
 def test_sets_that_can_be_come_to():

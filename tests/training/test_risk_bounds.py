@@ -7,7 +7,6 @@ import pytest
 from scipy.stats import binom
 
 from pyramid_moa.training.risk_bounds import (
-    accuracy_interval,
     accuracy_p_value,
     least_accuracy,
     mean_below_p_value,
@@ -29,17 +28,6 @@ def test_the_least_accuracy_is_where_the_test_turns():
         assert accuracy_p_value(np.array([right]), n, least - 1e-6) <= 0.05
         assert accuracy_p_value(np.array([right]), n, least + 1e-6) > 0.05
     assert least_accuracy(0, 10, 0.95) == 0.0
-
-
-@pytest.mark.parametrize("accuracy", [0.03, 0.5, 0.9, 0.99])
-def test_intervals_hold_the_truth_as_often_as_they_say(accuracy):
-    n = 40
-    low, high = accuracy_interval(np.arange(n + 1), n, 0.9)
-    held = (low <= accuracy) & (accuracy <= high)
-    assert binom.pmf(np.arange(n + 1), n, accuracy)[held].sum() >= 0.9
-    assert low[0] == 0.0
-    assert high[-1] == 1.0
-    assert np.all(low <= np.arange(n + 1) / n)
 
 
 def costs(n, draws, rng):

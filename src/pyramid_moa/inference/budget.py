@@ -56,22 +56,30 @@ class Budget:
             spent_usd: so far.
             spent_s: so far.
 
-        Raises:
-            ConfigError: there is a limit on time, and nobody knows how long a model takes.
         """
         usd = spent_usd + sum(expected[name].cost_usd for name in models)
         if self.max_usd is not None and usd > self.max_usd:
             return False
         if self.max_ms is None:
             return True
-        times = {name: expected[name].latency_s for name in models}
-        if unknown := [name for name, seconds in times.items() if seconds is None]:
+        seconds = spent_s + max(expected[name].latency_s or 0.0 for name in models)
+        return seconds * 1000.0 <= self.max_ms
+
+    def check(self, expected: Mapping[str, TypicalCall]) -> None:
+        """Make sure that it can be kept, before anybody is asked.
+
+        Args:
+            expected: what a call of each model takes.
+
+        Raises:
+            ConfigError: there is a limit on time, and nobody knows how long some model takes.
+        """
+        unknown = [name for name, call in expected.items() if call.latency_s is None]
+        if self.max_ms is not None and unknown:
             raise ConfigError(
                 f"max_ms: expected a router trained on a run with measured latencies of "
                 f"{', '.join(unknown)}, found none"
             )
-        seconds = spent_s + max(value for value in times.values() if value is not None)
-        return seconds * 1000.0 <= self.max_ms
 
 
 def expected_calls(

@@ -63,6 +63,9 @@ class Course:
             rules: of the gate.
             query: what is asked; its gold answer is not looked at.
             budget: its limits.
+
+        Raises:
+            ConfigError: the budget limits the time, and that of a model is not known.
         """
         # Gold is for evaluation; a gate that saw it could not be trusted.
         self.query = Query(query_id=query.query_id, question=query.question)
@@ -72,6 +75,7 @@ class Course:
         self._budget = budget or Budget()
         typical = rules.router.card.typical_calls if rules.router is not None else {}
         self._expected = expected_calls(rules.pyramid, typical, query.question)
+        self._budget.check(self._expected)
         started = time.perf_counter()
         self._route = Route(rules.guide, query.question, allowed=self._has_room)
         self._router_s = time.perf_counter() - started

@@ -142,6 +142,13 @@ def check_point(point: OperatingPoint, router: Router | None, pyramid: Pyramid) 
                 f"operating point {point.name!r}: expected a router, found none; train one"
             )
         return
+    judges = point.rule == "gain" or point.outvote is not None
+    if judges and router.card.oracle != pyramid.oracle.name:
+        raise CheckpointError(
+            f"operating point {point.name!r}: the router judges the answers of "
+            f"{router.card.oracle}; the pyramid's oracle is {pyramid.oracle.name}; train a router "
+            "on a run of this pyramid, or take a point that does not weigh the oracle's answer"
+        )
     if point.policy == "parallel":
         return
     if router.steps is None:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import sys
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, NoReturn, get_args
 
@@ -234,6 +235,11 @@ def _problems(card: RouterCard) -> list[str]:
     calls = card.typical_calls.values()
     amounts: list[Any] = [call.cost_usd for call in calls]
     amounts += [call.latency_s for call in calls if call.latency_s is not None]
+    promises = [point.promise for point in card.operating_points if point.promise is not None]
+    words: list[Any] = [word for own in promises for word in (own.kind, own.method)]
+    promised: list[Any] = [
+        number for own in promises for number in (own.value, own.confidence, own.questions)
+    ]
     checks = {
         "members and an operating point, found none": bool(card.members and card.operating_points),
         "names as text": all(isinstance(text, str) for text in texts),
@@ -251,9 +257,11 @@ def _problems(card: RouterCard) -> list[str]:
         "a verifier where its features are read, and else none": isinstance(
             card.verifier_sha256, str if "verifier" in card.feature_groups else type(None)
         ),
-        "thresholds as numbers": all(
-            isinstance(point.threshold, int | float) for point in card.operating_points
+        "points of finite numbers": all(
+            _is_finite(number) for point in card.operating_points for number in _numbers_of(point)
         ),
+        "promises in words and numbers": all(isinstance(word, str) for word in words)
+        and all(_is_finite(number) for number in promised),
         "what calls take as numbers from 0": all(
             isinstance(amount, int | float) and amount >= 0 for amount in amounts
         ),
@@ -263,6 +271,16 @@ def _problems(card: RouterCard) -> list[str]:
         ),
     }
     return [expected for expected, good in checks.items() if not good]
+
+
+def _is_finite(number: object) -> bool:
+    """Whether it is a number that a float can hold."""
+    return isinstance(number, int | float) and abs(number) <= sys.float_info.max
+
+
+def _numbers_of(point: OperatingPoint) -> list[Any]:
+    told = [point.accuracy, point.escalation_rate, point.cost_ratio, point.outvote]
+    return [point.threshold, point.questions, *(number for number in told if number is not None)]
 
 
 def _no_number(text: str) -> NoReturn:

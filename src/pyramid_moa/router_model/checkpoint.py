@@ -10,8 +10,10 @@ import shutil
 import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
+from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 
@@ -25,9 +27,9 @@ from pyramid_moa.router_model.verifier_files import copy_verifier
 
 __all__ = ["CheckpointFiles", "check_checkpoint_folder", "read_checkpoint", "write_checkpoint"]
 
-# A router of many 8192-wide members is a few tens of megabytes.
 # Before the names of what further steps are worth.
 _STEPS = "steps/"
+# A router of many 8192-wide members is a few tens of megabytes.
 _LARGEST = {"router.json": 256 << 20, "router.safetensors": 4 << 30}
 
 
@@ -169,7 +171,7 @@ def read_checkpoint(folder: Path) -> tuple[RouterCard, RouterNetwork, StepPolicy
             f"{files.weights}: expected safetensors, found something else"
         ) from error
     steps = {
-        name.removeprefix(_STEPS): tensors.pop(name).numpy()
+        name.removeprefix(_STEPS): _array(tensors.pop(name))
         for name in list(tensors)
         if name.startswith(_STEPS)
     }
@@ -177,9 +179,19 @@ def read_checkpoint(folder: Path) -> tuple[RouterCard, RouterNetwork, StepPolicy
     if not steps:
         return card, network, None
     policy = StepPolicy.from_tensors(
-        steps, members=card.member_names, oracle=card.oracle, source=str(files.weights)
+        steps,
+        members=card.member_names,
+        oracle=card.oracle,
+        question_features=card.network.question_features,
+        source=str(files.weights),
     )
     return card, network, policy
+
+
+def _array(tensor: torch.Tensor) -> NDArray[Any]:
+    """As numpy has it; of a type that numpy lacks, as one that no step has."""
+    known = tensor.dtype in (torch.float64, torch.int64)
+    return (tensor if known else tensor.to(torch.float32)).numpy()
 
 
 def _network(card: RouterCard, tensors: dict[str, torch.Tensor], path: Path) -> RouterNetwork:

@@ -3,7 +3,6 @@
 Evaluation walks it with stored generations and the gate with live ones, so that both decide alike.
 """
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -20,7 +19,7 @@ from pyramid_moa.router_model.router import Router
 from pyramid_moa.router_model.set_scores import SetScores
 from pyramid_moa.router_model.step_policy import Allowed, StepPolicy
 
-__all__ = ["Belief", "Guide", "Route"]
+__all__ = ["Belief", "Guide", "Route", "is_outvoted"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,6 +96,29 @@ class Guide:
         )
 
 
+def is_outvoted(
+    oracle: Generation,
+    own: str | None,
+    scores: Scores,
+    point: OperatingPoint,
+    equal: Callable[[str, str], bool],
+) -> bool:
+    """Whether the ensemble's answer is kept against the oracle's.
+
+    Args:
+        oracle: what the oracle said; a call that failed is no answer that could be outvoted.
+        own: the ensemble's answer, None where it gave none.
+        scores: of the ensemble's answer.
+        point: with its margin.
+        equal: whether two answers are equal.
+    """
+    if point.outvote is None or own is None or oracle.error is not None:
+        return False
+    if oracle.answer is None:
+        return True
+    return not equal(own, oracle.answer) and outvotes(scores, point.outvote)
+
+
 class Route:
     """The way of one query.
 
@@ -106,7 +128,6 @@ class Route:
         path: who was asked together, in order.
         belief: of the members' answers so far; None before there are any.
         limited: whether a budget forbade what would otherwise have been done.
-        worth: of the last step, less its costs, where it was chosen by its worth.
     """
 
     def __init__(self, guide: Guide, question: str, *, allowed: Allowed | None = None) -> None:
@@ -123,7 +144,6 @@ class Route:
         self.path: list[tuple[str, ...]] = []
         self.belief: Belief | None = None
         self.limited = False
-        self.worth: float | None = None
         self.wanted = self._first()
 
     def receive(self, generations: Mapping[str, Generation]) -> None:
@@ -134,15 +154,17 @@ class Route:
         """
         self.path.append(self.wanted)
         self.generations.update({name: generations[name] for name in self.wanted})
-        oracle = self._guide.oracle
-        if oracle in self.wanted:
-            self.wanted = ()
-            return
+        asked_oracle = self._guide.oracle in self.wanted
         order = [name for tier in self._guide.tiers[:-1] for name in tier]
         known = {name: self.generations[name] for name in order if name in self.generations}
-        if known:
+        if known and not asked_oracle:
             self.belief = self._guide.believe(self._question, known)
-        self.wanted = self._next(known)
+        if not self.escalated:
+            self.wanted = self._next(known)
+        elif asked_oracle and self.degraded and not known:
+            self.wanted = self._affordable(self._guide.tiers[0])
+        else:
+            self.wanted = ()
 
     @property
     def escalated(self) -> bool:
@@ -159,15 +181,10 @@ class Route:
     def outvoted(self) -> bool:
         """Whether the ensemble's answer is kept although the oracle gave another one."""
         row = self.generations.get(self._guide.oracle)
-        point = self._guide.point
-        if row is None or self.degraded or self.belief is None or self.belief.supporter is None:
-            return False
-        if point.outvote is None:
+        if row is None or self.belief is None or self.belief.supporter is None:
             return False
         own = self.generations[self.belief.supporter].answer
-        if row.answer is not None and own is not None and self._guide.equal(own, row.answer):
-            return False
-        return row.answer is None or outvotes(self.belief.scores, point.outvote)
+        return is_outvoted(row, own, self.belief.scores, self._guide.point, self._guide.equal)
 
     @property
     def answered_by(self) -> str | None:
@@ -216,5 +233,4 @@ class Route:
             allowed=self._allowed,
         )
         self.limited = self.limited or chosen.limited
-        self.worth = chosen.worth if math.isfinite(chosen.worth) else None
         return chosen.models

@@ -8,7 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["SetScores"]
+__all__ = ["SET_COLUMNS", "SetScores"]
+
+SET_COLUMNS = 8
+"""Numbers that the worth of a step is read from."""
 
 FloatArray = NDArray[np.float64]
 

@@ -100,9 +100,11 @@ def valued(
     """Bring what steps are worth, [n, 2 + groups * K], into order, and take off their costs."""
     left = steps_from(subset, groups)
     stop, oracle = np.clip(worth[:, :2].T, 0.0, 1.0)
+    # Where nothing can be said the oracle is asked, as the parallel policy does.
+    stop, oracle = np.nan_to_num(stop, nan=-np.inf), np.nan_to_num(oracle, nan=1.0)
     stop = np.where(answered, stop, -np.inf)  # nothing to stop with
     costs = dial[:, None] * prices  # [K, G + 1]
-    later = worth[:, 2:].T.reshape(len(left), len(dial), len(worth))
+    later = np.nan_to_num(worth[:, 2:].T, nan=-np.inf).reshape(len(left), len(dial), len(worth))
     values = np.concatenate(
         [
             np.broadcast_to(stop, (1, len(dial), len(stop))),

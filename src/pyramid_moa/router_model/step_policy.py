@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pyramid_moa.errors import CheckpointError
+from pyramid_moa.router_model.set_scores import SET_COLUMNS
 from pyramid_moa.router_model.state_values import Ridge, StateValues, reachable_sets, steps_from
 
 __all__ = ["MOST_MEMBERS", "Allowed", "Chosen", "StepPolicy"]
@@ -69,7 +70,8 @@ class StepPolicy:
                 setting of the dial is taken. Below 0 the oracle is asked at once, every time.
             allowed: which models there is still a budget for; all where it is left out.
         """
-        if worth_of_a_call < 0 and (allowed is None or allowed([self.oracle])):
+        wants_oracle = worth_of_a_call < 0
+        if wants_oracle and (allowed is None or allowed([self.oracle])):
             return Chosen(models=(self.oracle,), worth=1.0)
         subset = sum(1 << self.members.index(name) for name in asked)
         step = self.values.step(columns, np.array([answered]), subset)
@@ -86,7 +88,7 @@ class StepPolicy:
         return Chosen(
             models=models[place],
             worth=float(worth[place]),
-            limited=bool(place != order[0]),
+            limited=wants_oracle or bool(place != order[0]),
         )
 
     def tensors(self) -> dict[str, NDArray[Any]]:
@@ -108,6 +110,7 @@ class StepPolicy:
         *,
         members: Sequence[str],
         oracle: str,
+        question_features: int,
         source: str,
     ) -> "StepPolicy":
         """Put it together from what ``tensors`` gave.
@@ -116,11 +119,22 @@ class StepPolicy:
             tensors: by name.
             members: their names, in the order of the bits.
             oracle: its name.
+            question_features: that the first step is chosen by.
             source: the file, for errors.
 
         Raises:
             CheckpointError: they are not those of so many members, or damaged.
         """
+        wrong = [
+            name
+            for name, value in tensors.items()
+            if value.dtype != (np.int64 if name == "groups" else np.float64)
+        ]
+        if wrong or tensors.get("groups", np.zeros(0)).size >= 1 << MOST_MEMBERS:
+            raise CheckpointError(
+                f"{source}: damaged: the values of steps are of other types or sizes: "
+                f"{', '.join(wrong[:4]) or 'groups'}"
+            )
         try:
             groups = [int(group) for group in tensors["groups"]]
             dial, prices = tensors["dial"], tensors["prices"]
@@ -138,7 +152,11 @@ class StepPolicy:
             ) from error
         fits = prices.shape == (len(groups) + 1,) and dial.ndim == 1 and len(dial) > 0
         fits = fits and all(
-            _fits(ridge, 2 + len(steps_from(subset, groups)) * len(dial))
+            _fits(
+                ridge,
+                features=SET_COLUMNS if subset else question_features,
+                targets=2 + len(steps_from(subset, groups)) * len(dial),
+            )
             for subset, ridge in ridges.items()
         )
         finite = all(np.isfinite(value).all() for value in tensors.values())
@@ -157,12 +175,10 @@ def _are_groups(groups: Sequence[int], members: int) -> bool:
     return known and members <= MOST_MEMBERS and len(set(groups)) == len(groups)
 
 
-def _fits(ridge: Ridge, targets: int) -> bool:
-    width = ridge.centre.shape
+def _fits(ridge: Ridge, *, features: int, targets: int) -> bool:
     return (
-        len(width) == 1
-        and ridge.scale.shape == width
+        ridge.centre.shape == ridge.scale.shape == (features,)
         and bool(np.all(ridge.scale > 0))
-        and ridge.slopes.shape == (*width, targets)
+        and ridge.slopes.shape == (features, targets)
         and ridge.offsets.shape == (targets,)
     )

@@ -177,8 +177,8 @@ def tried_steps(dial: StepDial) -> Tried:
         return np.concatenate([first[None], values[::-1]])
 
     return Tried(
-        correct=with_oracle(dial.correct, dial.oracle_correct),
-        cost=with_oracle(dial.cost, dial.oracle_cost),
+        correct=with_oracle(dial.correct, dial.oracle_first_correct),
+        cost=with_oracle(dial.cost, dial.oracle_first_cost),
         escalated=with_oracle(dial.escalated, np.ones_like(dial.oracle_correct)),
         oracle_correct=dial.oracle_correct,
         oracle_cost=dial.oracle_cost,

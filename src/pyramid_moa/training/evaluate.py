@@ -120,11 +120,9 @@ def _points(
 
 
 def _dial(run: LabelledRun, positions: Sequence[int], router: Router) -> StepDial | None:
-    """Every setting of the sequential policy, where the router knows the run's models by place."""
+    """Every setting of the sequential policy, where the router knows steps to the run's models."""
     steps = router.steps
-    if steps is None or list(steps.members) != run.manifest.models_before_oracle:
-        return None
-    if steps.oracle != run.manifest.oracle:
+    if steps is None or not steps_fit(run, router):
         return None
     examples = gather_examples(
         run,

@@ -178,6 +178,7 @@ def _excess(tried: Tried, target: Target, cap: CostCap) -> tuple[FloatArray, flo
     """What each question costs beyond what is allowed, [K, n], cut off at the most it can be."""
     if target.kind == "target_cost_ratio":
         most = cap.before_oracle_usd + max(1 - target.value, 0.0) * cap.oracle_usd
+        most = max(most, 1e-6 * target.value * cap.oracle_usd)  # nothing costs more than allowed
         excess = tried.cost - target.value * tried.oracle_cost
     else:
         allowed = target.value / 1000

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from pyramid_moa.data_prep.labelled_run import LabelledRun
 from pyramid_moa.errors import CheckpointError
 from pyramid_moa.records import Generation
-from pyramid_moa.router_model.policy import OperatingPoint, Scores, goes_up, outvotes
-from pyramid_moa.router_model.route import Guide, Route
+from pyramid_moa.router_model.policy import OperatingPoint, Scores, goes_up
+from pyramid_moa.router_model.route import Guide, Route, is_outvoted
 from pyramid_moa.router_model.router import Router
 from pyramid_moa.training.outcomes import Outcomes
 
@@ -189,7 +189,11 @@ def replay(
         ),
         final_latency_s=np.array(
             [
-                sum(max(_latency(run.generations[n][index]) for n in group) for group in end.path)
+                sum(
+                    # Of numbers and nan the largest is nan, which `max` would not see.
+                    np.max([_latency(run.generations[name][index]) for name in group])
+                    for group in end.path
+                )
                 for index, end in zip(positions, ends, strict=True)
             ],
             dtype=np.float64,
@@ -250,23 +254,11 @@ def _parallel_end(
         return own
     asked = replace(own, path=(members, (manifest.oracle,)))
     # Where the oracle was asked in vain (it failed), the gate falls back on the ensemble.
-    if oracle.error is not None or _is_outvoted(run, oracle, ensemble_answer, scores, point):
+    if oracle.error is not None or is_outvoted(
+        oracle, ensemble_answer, scores, point, run.grader.equal
+    ):
         return asked
     return replace(asked, answer=label.oracle_answer, correct=label.oracle_correct)
-
-
-def _is_outvoted(
-    run: LabelledRun,
-    oracle: Generation,
-    own: str | None,
-    scores: Scores,
-    point: OperatingPoint,
-) -> bool:
-    if point.outvote is None or own is None:
-        return False
-    if oracle.answer is None:
-        return True
-    return not run.grader.equal(own, oracle.answer) and outvotes(scores, point.outvote)
 
 
 def _walked_end(guide: Guide, run: LabelledRun, index: int) -> _End:

@@ -4,7 +4,7 @@ import numpy as np
 
 from pyramid_moa.training.outcomes import FloatArray
 
-__all__ = ["accuracy_interval", "accuracy_p_value", "least_accuracy", "mean_below_p_value"]
+__all__ = ["accuracy_p_value", "least_accuracy", "mean_below_p_value"]
 
 # Shares of the largest bet; each is a guess of how far the mean is below, against its spread.
 _BETS = np.geomspace(0.01, 0.98, 12)
@@ -32,28 +32,6 @@ def least_accuracy(right: int, n: int, confidence: float) -> float:
     from scipy.special import betaincinv
 
     return float(betaincinv(right, n - right + 1, 1 - confidence)) if right else 0.0
-
-
-def accuracy_interval(
-    right: FloatArray, n: int, confidence: float
-) -> tuple[FloatArray, FloatArray]:
-    """Exact interval of an accuracy, by Clopper and Pearson.
-
-    Args:
-        right: numbers of right answers, of any shape.
-        n: questions.
-        confidence: of each interval by itself.
-
-    Returns:
-        Its lower and its upper end.
-    """
-    from scipy.special import betaincinv
-
-    right = np.asarray(right, dtype=np.float64)
-    tail = (1 - confidence) / 2
-    low = np.where(right > 0, betaincinv(np.maximum(right, 1), n - right + 1, tail), 0.0)
-    high = np.where(right < n, betaincinv(right + 1, np.maximum(n - right, 1), 1 - tail), 1.0)
-    return low, high
 
 
 def mean_below_p_value(values: FloatArray, most: float) -> FloatArray:

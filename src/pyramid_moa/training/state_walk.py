@@ -23,11 +23,14 @@ class Walk:
     Attributes:
         called: which members, and in column M whether the oracle was asked, bool [K, n, M + 1].
         answer: whose answer is given, M for the oracle's, int [K, n].
+        held: whose answer there was before the oracle was asked, if it was, -1 for nobody's,
+            int [K, n].
         together: which groups were asked at once, bool [G, K, n].
     """
 
     called: BoolArray
     answer: NDArray[np.int64]
+    held: NDArray[np.int64]
     together: BoolArray
 
 
@@ -38,6 +41,7 @@ def walk(values: StateValues, evidence: SetEvidence) -> Walk:
     state = np.zeros(shape, dtype=np.int64)
     called = np.zeros((*shape, members + 1), dtype=bool)
     answer = np.full(shape, members)
+    held = np.full(shape, -1)
     together = np.zeros((len(values.groups), *shape), dtype=bool)
     going = np.ones(shape, dtype=bool)
     for subset in reachable_sets(values.groups):
@@ -49,7 +53,9 @@ def walk(values: StateValues, evidence: SetEvidence) -> Walk:
         best = step.values.argmax(axis=0)  # [K, n]
         stops = here & (best == 0)
         answer[stops] = np.broadcast_to(own, shape)[stops]
-        called[here & (best == 1), members] = True
+        goes_up = here & (best == 1)
+        called[goes_up, members] = True
+        held[goes_up] = np.broadcast_to(own, shape)[goes_up]
         going &= ~(here & (best < 2))
         for place, group in enumerate(step.groups):
             goes = here & (best == 2 + place)
@@ -58,7 +64,7 @@ def walk(values: StateValues, evidence: SetEvidence) -> Walk:
                 called[goes, member] = True
             together[group] |= goes
             state[goes] |= values.groups[group]
-    return Walk(called=called, answer=answer, together=together)
+    return Walk(called=called, answer=answer, held=held, together=together)
 
 
 def joined_walks(parts: Sequence[tuple[NDArray[np.int64], Walk]]) -> Walk:
@@ -67,5 +73,6 @@ def joined_walks(parts: Sequence[tuple[NDArray[np.int64], Walk]]) -> Walk:
     return Walk(
         called=np.concatenate([part.called for _, part in parts], axis=1)[:, order],
         answer=np.concatenate([part.answer for _, part in parts], axis=1)[:, order],
+        held=np.concatenate([part.held for _, part in parts], axis=1)[:, order],
         together=np.concatenate([part.together for _, part in parts], axis=2)[..., order],
     )

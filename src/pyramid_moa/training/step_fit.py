@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from pyramid_moa.data_prep.labelled_run import LabelledRun
 from pyramid_moa.errors import ConfigError
@@ -41,29 +42,38 @@ class Answered:
     """What became of n queries whoever is asked: M members or mid oracles, then the oracle.
 
     Attributes:
-        correct: whether each answer is right; where the oracle failed its column holds the vote's,
-            which the gate falls back on: bool [n, M + 1].
+        correct: whether each answer is right, bool [n, M + 1].
         cost: of each answer in USD; a call that failed costs nothing: float [n, M + 1].
+        oracle_failed: where the oracle gave no answer because its call failed, bool [n].
     """
 
     correct: BoolArray
     cost: FloatArray
+    oracle_failed: BoolArray
+
+    def take(self, index: NDArray[np.int64]) -> "Answered":
+        """Some of the queries, by position."""
+        return Answered(
+            correct=self.correct[index],
+            cost=self.cost[index],
+            oracle_failed=self.oracle_failed[index],
+        )
 
 
-def answered_by(run: LabelledRun, positions: Sequence[int]) -> Answered:
+def answered_by(run: LabelledRun, positions: Sequence[int], models: Sequence[str]) -> Answered:
     """Lay out what the models of a run answered.
 
     Args:
         run: the labelled data.
         positions: of the queries.
+        models: names, the oracle's last.
     """
-    models = run.manifest.models
     rows = [[run.generations[name][index] for name in models] for index in positions]
-    correct = np.array([[bool(row.correct) for row in own] for own in rows])
-    failed = np.array([own[-1].error is not None for own in rows])
-    voted = np.array([run.labels[index].vote_correct for index in positions])
-    correct[:, -1] = np.where(failed, voted, correct[:, -1])
-    return Answered(correct=correct, cost=np.array([[_cost(row) for row in own] for own in rows]))
+    return Answered(
+        correct=np.array([[bool(row.correct) for row in own] for own in rows]),
+        cost=np.array([[_cost(row) for row in own] for own in rows]),
+        oracle_failed=np.array([own[-1].error is not None for own in rows]),
+    )
 
 
 def typical_calls(run: LabelledRun, positions: Sequence[int]) -> dict[str, TypicalCall]:
@@ -155,9 +165,8 @@ def out_of_fold_walk(
     walks = []
     for number in np.unique(part):
         held, fitted = np.flatnonzero(part == number), np.flatnonzero(part != number)
-        own = Answered(correct=answered.correct[fitted], cost=answered.cost[fitted])
         groups, prices = policy.values.groups, policy.values.prices
-        values = _fit(evidence.take(fitted), own, groups, prices)
+        values = _fit(evidence.take(fitted), answered.take(fitted), groups, prices)
         walks.append((held, walk(values, evidence.take(held))))
     return joined_walks(walks)
 

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pyramid_moa.data_prep.labelled_run import LabelledRun
 from pyramid_moa.router_model.network import RouterNetwork
@@ -13,6 +14,7 @@ from pyramid_moa.training.config import TrainConfig
 from pyramid_moa.training.examples import Examples
 from pyramid_moa.training.fit import held_out_parts
 from pyramid_moa.training.outcomes import BoolArray, FloatArray
+from pyramid_moa.training.scored_sets import ScoredSets
 from pyramid_moa.training.state_walk import Walk, walk
 from pyramid_moa.training.step_fit import (
     Answered,
@@ -38,6 +40,9 @@ class StepDial:
         escalated: whether the oracle was asked, bool [K, n].
         oracle_correct: whether asking the oracle every time is, bool [n].
         oracle_cost: of that, USD, float [n].
+        oracle_first_correct: whether the final answer is, where the oracle is asked at once and
+            members only if it fails, bool [n].
+        oracle_first_cost: of that, USD, float [n].
     """
 
     settings: FloatArray
@@ -46,6 +51,8 @@ class StepDial:
     escalated: BoolArray
     oracle_correct: BoolArray
     oracle_cost: FloatArray
+    oracle_first_correct: BoolArray
+    oracle_first_cost: FloatArray
 
     @property
     def accuracy(self) -> FloatArray:
@@ -167,12 +174,14 @@ def fit_stepwise(
         return None
     own = examples.take(fitted_on)
     held_out = held_out_parts(own.questions, seeds=config.network.seeds, seed=config.seed)
-    evidence, answered = scored_sets_of(network, own, held_out), answered_by(run, fitted_on)
+    evidence = scored_sets_of(network, own, held_out)
+    answered = answered_by(run, fitted_on, run.manifest.models)
     policy = fit_step_policy(
         evidence, answered, run, calls, usd_per_second=config.steps.usd_per_second
     )
     walked = out_of_fold_walk(policy, evidence, answered, own.questions)
-    validation = dial = _dial(policy, walked, answered)
+    first_tier = len(run.manifest.members)
+    validation = dial = _dial(policy, walked, evidence, answered, first_tier)
     if calibration:
         dial = step_dial(run, policy, network, examples, calibration)
     return Stepwise(
@@ -218,17 +227,47 @@ def dial_of(
         examples: of the queries, in this order.
         positions: of the queries.
     """
-    evidence = scored_sets_of(network, examples)
-    return _dial(policy, walk(policy.values, evidence), answered_by(run, positions))
+    # Sets have a bit for each member in the policy's order, which the run's need not be.
+    order = [run.manifest.models_before_oracle.index(name) for name in policy.members]
+    evidence = scored_sets_of(network, examples.of_members(order))
+    answered = answered_by(run, positions, [*policy.members, policy.oracle])
+    first_tier = sum(name in run.manifest.members for name in policy.members)
+    return _dial(policy, walk(policy.values, evidence), evidence, answered, first_tier)
 
 
-def _dial(policy: StepPolicy, walked: Walk, answered: Answered) -> StepDial:
-    n = len(answered.correct)
+def _dial(
+    policy: StepPolicy,
+    walked: Walk,
+    evidence: ScoredSets,
+    answered: Answered,
+    first_tier: int,
+) -> StepDial:
+    """Account for every query; where the oracle fails the best answer there was is given.
+
+    Where the oracle was asked before anybody else, and failed, all members are asked then.
+    """
+    n, everybody = np.arange(len(answered.correct)), (1 << first_tier) - 1
+    # Members come before mid oracles in a policy, as in the run that it was fitted on.
+    members = evidence.answer(everybody)
+    spent = (walked.called * answered.cost).sum(axis=2)
+    in_vain = walked.called[..., -1] & answered.oracle_failed
+    alone = in_vain & ~walked.called[..., :-1].any(axis=2)
+    given = np.where(in_vain, np.where(alone, members, walked.held), walked.answer)
+    late = answered.cost[:, :first_tier].sum(axis=1)
+    first = np.where(answered.oracle_failed, members, answered.correct.shape[1] - 1)
     return StepDial(
         settings=policy.values.dial,
-        correct=answered.correct[np.arange(n), walked.answer],
-        cost=(walked.called * answered.cost).sum(axis=2),
+        correct=_right(answered, given, n),
+        cost=spent + np.where(alone, late, 0.0),
         escalated=walked.called[..., -1],
         oracle_correct=answered.correct[:, -1],
         oracle_cost=answered.cost[:, -1],
+        oracle_first_correct=_right(answered, first, n),
+        oracle_first_cost=answered.cost[:, -1] + np.where(answered.oracle_failed, late, 0.0),
     )
+
+
+def _right(answered: Answered, given: NDArray[np.int64], n: NDArray[np.int64]) -> BoolArray:
+    """Whether answers are right, given by their column; nobody's, -1, is not."""
+    right: BoolArray = (given >= 0) & answered.correct[n, np.maximum(given, 0)]
+    return right

@@ -37,7 +37,8 @@ def add_value_point(
         run: a labelled run of the router's pyramid.
         router: the checkpoint; its ``router.json`` is rewritten.
         value_usd: what a right answer is worth, in US dollars.
-        usd_per_second: what a second that is waited for costs, beside the oracle's own price.
+        usd_per_second: what a second that is waited for costs, beside the oracle's own price. Steps
+            have theirs from training, ``steps.usd_per_second``, and take no other.
         policy: of the point.
         split: the queries on which it is measured.
         name: what the point is called; a point of that name is replaced.
@@ -58,7 +59,7 @@ def add_value_point(
     check_fit(data, fitting)
     point = OperatingPoint(
         name=name,
-        threshold=_price(loaded, usd_per_second) / value_usd,
+        threshold=_threshold(loaded, value_usd, usd_per_second, policy),
         target=_told(value_usd, usd_per_second),
         policy=policy,
         rule="gain",
@@ -79,6 +80,23 @@ def add_value_point(
     loaded.card = replace(loaded.card, operating_points=points)
     loaded.save(router)
     return point
+
+
+def _threshold(
+    router: Router, value_usd: float, usd_per_second: float, policy: PolicyKind
+) -> float:
+    """Accuracy that an oracle call has to buy."""
+    if policy == "parallel":
+        return _price(router, usd_per_second) / value_usd
+    trained = router.card.trained_on["config"].get("steps", {}).get("usd_per_second", 0.0)
+    if usd_per_second not in (0.0, trained):
+        raise ConfigError(
+            f"--usd-per-second: steps were trained with {trained}, found {usd_per_second}; set "
+            "steps.usd_per_second in the training's configuration, or leave it out"
+        )
+    price = _price(router, trained) / value_usd
+    # Beyond the dearest setting that was tried nothing is known.
+    return min(price, float(router.steps.values.dial.max())) if router.steps else price
 
 
 def _price(router: Router, usd_per_second: float) -> float:
