@@ -6,16 +6,21 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from pyramid_moa.data_prep.import_recorded import import_recorded
 from pyramid_moa.data_prep.labelled_run import read_labelled_run
 from pyramid_moa.errors import CheckpointError, ConfigError
 from pyramid_moa.router_model.card import TypicalCall
 from pyramid_moa.router_model.policy import OperatingPoint
 from pyramid_moa.router_model.router import Router
-from pyramid_moa.training.dial_path import ALWAYS, steps_path
+from pyramid_moa.training.dial_path import ALWAYS, steps_path, tried_steps
+from pyramid_moa.training.examples import gather_examples
 from pyramid_moa.training.operating_points import NotAttainableError
 from pyramid_moa.training.replay import replay, score_run
+from pyramid_moa.training.stepwise_points import step_dial
 from pyramid_moa.training.threshold import add_threshold
+from pyramid_moa.training.train import train
 from pyramid_moa.training.value_point import add_value_point
+from synthetic import COSTS, MEMBERS, ORACLE, quick_config
 
 
 @pytest.fixture
@@ -137,3 +142,62 @@ def test_waiting_has_a_price(imported_run, router):
 def test_values_that_can_not_be(imported_run, router, wrong):
     with pytest.raises(ConfigError, match="expected --value-usd above 0"):
         add_value_point(imported_run, router, **wrong)
+
+
+def dial_and_replays(run, router, positions):
+    """What the dial says of each setting, and what the gate's way comes to."""
+    examples = gather_examples(run, router.features, hidden_key=router.card.hidden_key)
+    dial = step_dial(run, router.steps, router.network, examples, positions)
+    scores = score_run(run, router, positions)
+    path = steps_path(router.card.steps_curve, 100)
+    tried = tried_steps(dial)
+    for place in range(0, len(path.points), 5):
+        rows = replay(run, positions, scores, path.points[place], router=router)
+        yield tried.correct[place], tried.cost[place], tried.escalated[place], rows
+
+
+def same(run, router, positions):
+    asked = 0
+    for correct, cost, escalated, rows in dial_and_replays(run, router, positions):
+        assert correct.tolist() == rows.final_correct.tolist()
+        assert cost == pytest.approx(rows.final_cost_usd)
+        assert escalated.tolist() == rows.escalated.tolist()
+        asked += sum(escalated)
+    assert asked
+
+
+def test_the_dial_is_what_the_gate_does_where_models_fail(labelled_run, trained_on_hidden):
+    run, router = read_labelled_run(labelled_run), Router.load(trained_on_hidden)
+    name = run.manifest.oracle
+    rows = [
+        replace(row, answer=None, response=None, correct=False, error="gone", cost_usd=0.0)
+        if index % 3 == 0
+        else row
+        for index, row in enumerate(run.generations[name])
+    ]
+    labels = [
+        replace(label, oracle_answer=None, oracle_correct=False) if index % 3 == 0 else label
+        for index, label in enumerate(run.labels)
+    ]
+    failing = replace(run, generations={**run.generations, name: rows}, labels=labels)
+    same(failing, router, range(80))
+
+
+def test_the_dial_is_what_the_gate_does_in_another_order_of_members(recorded_table, tmp_path):
+    import_recorded(
+        [recorded_table],
+        members=MEMBERS[::-1],
+        oracle=ORACLE,
+        out=tmp_path / "turned",
+        prices=COSTS,
+    )
+    straight = tmp_path / "straight"
+    import_recorded([recorded_table], members=MEMBERS, oracle=ORACLE, out=straight, prices=COSTS)
+    train(straight, tmp_path / "ck", quick_config())
+    run, router = read_labelled_run(tmp_path / "turned"), Router.load(tmp_path / "ck")
+    assert list(router.steps.members) == run.manifest.members[::-1]
+    for correct, cost, escalated, rows in dial_and_replays(run, router, range(80)):
+        # Who stands for an answer that several gave depends on the order, what it costs does not.
+        assert np.mean(correct != rows.final_correct) <= 0.02
+        assert np.mean(escalated != rows.escalated) <= 0.02
+        assert cost.sum() == pytest.approx(rows.final_cost_usd.sum(), rel=0.02)

@@ -117,7 +117,15 @@ def _first_labelled(
 
 
 # Of router_model, what keeps and follows a router and has no part in what it says.
-_NEVER_FITTED = {"card", "checkpoint", "policy", "route", "router", "step_policy"}
+_NEVER_FITTED = {
+    "card",
+    "checkpoint",
+    "policy",
+    "route",
+    "router",
+    "state_values",
+    "step_policy",
+}
 
 
 def is_ours(path: Path) -> bool:

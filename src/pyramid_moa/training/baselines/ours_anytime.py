@@ -54,7 +54,9 @@ class AnytimeRule:
     def settings(self) -> dict[str, Any]:
         """All that decides how it is fitted."""
         training = Path(__file__).parent.parent
-        steps = [training / f"{name}.py" for name in ("scored_sets", "state_fit", "state_walk")]
+        names = ("scored_sets", "state_fit", "state_walk")
+        steps = [training / f"{name}.py" for name in names]
+        steps.append(training.parent / "router_model" / "state_values.py")
         return self.router.settings() | {"penalty": _PENALTY, "steps": source_hash(steps)}
 
     def absent(self, data: RuleRun) -> str | None:
