@@ -5,7 +5,8 @@
 `savings`: what going step by step costs beside asking all members at once and beside forms of
 agreement-based cascading, at the same accuracy, and how the most accurate settings do beside the
 oracle. `budgets`: accuracy where each question's money is limited, and the time that a step takes
-to choose. `waiting`: what a price on seconds does, with simulated latencies. They keep the router's
+to choose. `waiting`: what a price on seconds does, with simulated latencies. `steps-promise`: how
+often promises of the sequential policy are broken. They keep the router's
 out-of-fold scores in OUT/scores; fitting it for every fold takes most of the time.
 `promise`: how often an operating point with a promise breaks it, on questions whose true risk is
 known, how much it escalates and costs, and how often nothing is proven. Without a part's name all
@@ -17,12 +18,13 @@ import argparse
 import sys
 from pathlib import Path
 
-from policy_cases import budgets, promise, savings, waiting
+from policy_cases import budgets, promise, savings, steps_promise, waiting
 
 _PARTS = {
     "savings": savings.run,
     "budgets": budgets.run,
     "waiting": waiting.run,
+    "steps-promise": steps_promise.run,
     "promise": promise.run,
 }
 

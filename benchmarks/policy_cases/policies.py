@@ -25,7 +25,7 @@ from pyramid_moa.training.state_fit import lambdas
 from pyramid_moa.training.state_walk import joined_walks, walk
 from pyramid_moa.training.step_fit import PENALTY
 
-__all__ = ["POLICIES", "Dial", "dials", "step_values"]
+__all__ = ["POLICIES", "Dial", "dials", "sequential_walks", "step_values"]
 
 Floats = NDArray[np.float64]
 
@@ -156,6 +156,17 @@ def _above(data: RuleRun, part: Part, scores: Floats, thresholds: Floats) -> tup
 
 
 def _sequential(data: RuleRun, fold: ScoredFold) -> tuple[Floats, Floats, Floats, Floats]:
+    own, other = sequential_walks(data, fold)
+    return (*other, *_means(own))
+
+
+def sequential_walks(
+    data: RuleRun, fold: ScoredFold
+) -> tuple[tuple[Floats, Floats], tuple[Floats, Floats]]:
+    """Right and cost, [K, n] each, of training queries out of fold, and of the fold's queries.
+
+    Settings go from a dear oracle to a free one, and last the oracle at once.
+    """
     train, test = fold.train, fold.test
     walks = []
     for fitted, held in inner_folds(data, train.positions, fold.seed):
@@ -164,8 +175,8 @@ def _sequential(data: RuleRun, fold: ScoredFold) -> tuple[Floats, Floats, Floats
     values = step_values(data, train, np.arange(len(train.positions)))
     own, other = joined_walks(walks), walk(values, test.sets)
     return (
-        *_walked(data, test.positions, other.called, other.answer),
-        *_means(_walked(data, train.positions, own.called, own.answer)),
+        _walked(data, train.positions, own.called, own.answer),
+        _walked(data, test.positions, other.called, other.answer),
     )
 
 
