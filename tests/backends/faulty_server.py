@@ -39,6 +39,8 @@ class Reply:
         delay_s: seconds before the first byte.
         cut_at: hang up after so many bytes of the body, headers first; -1 before the headers.
         drip_s: seconds between single bytes of the body.
+        events: a stream of server-sent events in place of a body, each with the seconds before
+            it; with ``cut_at`` the connection breaks after the last one.
     """
 
     body: Any = b""
@@ -48,6 +50,7 @@ class Reply:
     delay_s: float = 0.0
     cut_at: int | None = None
     drip_s: float = 0.0
+    events: list[tuple[float, Any]] | None = None
 
 
 @dataclass(kw_only=True)
@@ -95,6 +98,34 @@ def text_reply(text: str, **choice: Any) -> dict[str, Any]:
     }
 
 
+def stream_events(
+    text: str, *, seconds: float = 0.0, pieces: list[str] | None = None, chat: bool = True
+) -> list[tuple[float, Any]]:
+    """The events of a well-formed streamed answer, a token a character unless pieces are given."""
+    tokens = pieces if pieces is not None else [*text]
+
+    def chunk(finish: str | None, token: str | None) -> dict[str, Any]:
+        choice: dict[str, Any] = {"index": 0, "finish_reason": finish, "logprobs": None}
+        if chat:
+            choice["delta"] = {} if token is None else {"content": token}
+            if token is not None:
+                entry = {"token": token, "bytes": list(token.encode()), "logprob": -0.5}
+                choice["logprobs"] = {"content": [entry]}
+        else:
+            choice["text"] = token or ""
+            if token is not None:
+                choice["logprobs"] = {"tokens": [token], "token_logprobs": [-0.5]}
+        return {"id": "up-1", "choices": [choice]}
+
+    usage = {"prompt_tokens": 7, "completion_tokens": len(tokens)}
+    return [
+        *((seconds, chunk(None, token)) for token in tokens),
+        (0.0, chunk("stop", None)),
+        (0.0, {"id": "up-1", "choices": [], "usage": usage}),
+        (0.0, "[DONE]"),
+    ]
+
+
 class Handler(BaseHTTPRequestHandler):
     """Takes note of each request and does as it is told."""
 
@@ -135,6 +166,9 @@ class Handler(BaseHTTPRequestHandler):
     def send(self, reply: Reply) -> None:
         body = reply.body if isinstance(reply.body, bytes) else json.dumps(reply.body).encode()
         self.wait(reply.delay_s)
+        if reply.events is not None:
+            self.send_events(reply)
+            return
         self.close_connection = reply.cut_at is not None
         if reply.cut_at == -1:
             return
@@ -150,6 +184,21 @@ class Handler(BaseHTTPRequestHandler):
         for byte in body:
             self.wfile.write(bytes([byte]))
             self.wait(reply.drip_s)
+
+    def send_events(self, reply: Reply) -> None:
+        """Send chunks of HTTP, so that a connection that breaks is seen to."""
+        self.close_connection = True
+        self.send_response(reply.status)
+        self.send_header("content-type", "text/event-stream")
+        self.send_header("transfer-encoding", "chunked")
+        self.end_headers()
+        for seconds, event in reply.events or ():
+            self.wait(seconds)
+            data = event if isinstance(event, str) else json.dumps(event)
+            piece = f"data: {data}\n\n".encode()
+            self.wfile.write(f"{len(piece):x}\r\n".encode() + piece + b"\r\n")
+        if reply.cut_at is None:
+            self.wfile.write(b"0\r\n\r\n")
 
     def wait(self, seconds: float) -> None:
         """Sleep, but notice a client that hangs up."""

@@ -18,7 +18,7 @@ from pyramid_moa.backends.openai_reply import model_ids, read_completion, token_
 from pyramid_moa.backends.protocol import Completion, Failure, HiddenStates, Prompt, Sampling
 from pyramid_moa.errors import BackendError, ConfigError
 
-__all__ = ["OpenAIBackend"]
+__all__ = ["OpenAIBackend", "request_body"]
 
 _T = TypeVar("_T")
 
@@ -252,27 +252,7 @@ class OpenAIBackend:
         return answer.content, requested_name(asked) or ""
 
     def _request(self, prompt: Prompt, sampling: Sampling) -> dict[str, object]:
-        request: dict[str, object] = {
-            "model": self._spec.model,
-            "temperature": sampling.temperature,
-            "top_p": sampling.top_p,
-        }
-        if sampling.temperature > 0:
-            request["seed"] = sampling.seed
-        if sampling.stop:
-            request["stop"] = list(sampling.stop)
-        if prompt.messages is None:
-            request["prompt"] = prompt.text
-            request["max_tokens"] = sampling.max_tokens
-            if self._spec.logprobs:
-                request["logprobs"] = 1
-        else:
-            request["messages"] = [
-                {"role": message.role, "content": message.content} for message in prompt.messages
-            ]
-            request[self._spec.token_limit_field] = sampling.max_tokens
-            if self._spec.logprobs:
-                request["logprobs"] = True
+        request = request_body(self._spec, prompt, sampling)
         if self._hidden is not None:
             request |= self._hidden.request_fields(new_name())
         return {**request, **self._spec.extra_body}
@@ -334,6 +314,32 @@ class OpenAIBackend:
         from pyramid_moa.backends.openai_errors import explained
 
         return explained(error, self._endpoint, model=self._spec.model, prompt=prompt)
+
+
+def request_body(spec: ModelSpec, prompt: Prompt, sampling: Sampling) -> dict[str, object]:
+    """What a server is asked for one answer, without the entry's ``extra_body``."""
+    request: dict[str, object] = {
+        "model": spec.model,
+        "temperature": sampling.temperature,
+        "top_p": sampling.top_p,
+    }
+    if sampling.temperature > 0:
+        request["seed"] = sampling.seed
+    if sampling.stop:
+        request["stop"] = list(sampling.stop)
+    if prompt.messages is None:
+        request["prompt"] = prompt.text
+        request["max_tokens"] = sampling.max_tokens
+        if spec.logprobs:
+            request["logprobs"] = 1
+    else:
+        request["messages"] = [
+            {"role": message.role, "content": message.content} for message in prompt.messages
+        ]
+        request[spec.token_limit_field] = sampling.max_tokens
+        if spec.logprobs:
+            request["logprobs"] = True
+    return request
 
 
 def _check_extra_body(spec: ModelSpec) -> None:

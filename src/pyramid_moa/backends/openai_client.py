@@ -12,7 +12,7 @@ import openai
 from pyramid_moa.backends.hidden_states_file import new_name, opt_in, requested_name
 from pyramid_moa.backends.openai_endpoint import Endpoint
 
-__all__ = ["MAX_BODY_BYTES", "TooLargeError", "open_client", "response_type"]
+__all__ = ["MAX_BODY_BYTES", "TooLargeError", "open_client", "response_type", "transport_error"]
 
 MAX_BODY_BYTES = 32 << 20
 
@@ -37,8 +37,19 @@ def response_type() -> Any:  # noqa: ANN401 - a class of one of two libraries
     return _http_library().Response
 
 
+def transport_error() -> type[Exception]:
+    """What the HTTP library raises where a connection breaks while an answer is read live."""
+    error: type[Exception] = _http_library().HTTPError
+    return error
+
+
 def open_client(
-    endpoint: Endpoint, *, max_concurrency: int, timeout_s: float, max_retries: int
+    endpoint: Endpoint,
+    *,
+    max_concurrency: int,
+    timeout_s: float,
+    max_retries: int,
+    live: bool = False,
 ) -> openai.AsyncOpenAI:
     """Build a client that sends an endpoint its own key and nothing else.
 
@@ -47,6 +58,8 @@ def open_client(
         max_concurrency: connections at once.
         timeout_s: seconds for one request.
         max_retries: further tries, which honour Retry-After.
+        live: give answers as they come; the timeout is then one between two pieces, and whoever
+            reads them bounds them.
     """
     http = _http_library()
     client = _Client(
@@ -55,7 +68,9 @@ def open_client(
         timeout=http.Timeout(timeout_s, connect=min(timeout_s, _CONNECT_S), pool=None),
         max_retries=max_retries,
         default_headers=None if endpoint.is_openai else _own_headers(endpoint),
-        http_client=_bounded_client(http, endpoint, max_concurrency, timeout_s),
+        http_client=_http_client(
+            http, endpoint, max_concurrency, _bounded_client(http, timeout_s, live=live)
+        ),
     )
     # The client takes these from the environment, where they mean an account with OpenAI.
     client.admin_api_key = None
@@ -92,10 +107,13 @@ def _own_headers(endpoint: Endpoint) -> dict[str, Any]:
 
 def _bounded_client(
     http: Any,  # noqa: ANN401 - one of two libraries of like interface
-    endpoint: Endpoint,
-    max_concurrency: int,
     timeout_s: float,
-) -> Any:  # noqa: ANN401 - a client of that library
+    *,
+    live: bool,
+) -> type[Any]:
+    if live:
+        return openai.DefaultAsyncHttpxClient
+
     class BoundedClient(openai.DefaultAsyncHttpxClient):
         """Reads at most so much of an answer, and takes at most so long over all of it."""
 
@@ -117,7 +135,16 @@ def _bounded_client(
             ]
             return http.Response(answer.status_code, headers=headers, content=body, request=request)
 
-    return BoundedClient(
+    return BoundedClient
+
+
+def _http_client(
+    http: Any,  # noqa: ANN401 - one of two libraries of like interface
+    endpoint: Endpoint,
+    max_concurrency: int,
+    kind: type[Any],
+) -> Any:  # noqa: ANN401 - a client of that library
+    return kind(
         limits=http.Limits(
             max_connections=max_concurrency,
             max_keepalive_connections=max_concurrency,

@@ -12,7 +12,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 __all__ = [
+    "MAX_TEXT_CHARACTERS",
     "can_retry_status",
+    "completion_of",
     "model_ids",
     "read_completion",
     "read_json",
@@ -28,6 +30,8 @@ _RETRY_STATUSES = frozenset({401, 402, 403, 404, 408, 409, 425, 429})
 # what was asked for.
 _MOST_CHARACTERS_PER_TOKEN = 256
 _CHARACTERS_FOR_NOTHING = 1024
+# A stream says its own length only in its end: no answer in use is longer.
+MAX_TEXT_CHARACTERS = 32 << 20
 _LONGEST_FINISH_REASON = 100
 _MOST_TOKENS = 2**31
 
@@ -77,7 +81,23 @@ def read_completion(
     Raises:
         BackendError: the body does not hold what was asked for.
     """
-    reply = _object(read_json(body), "the answer")
+    return completion_of(
+        _object(read_json(body), "the answer"),
+        chat=chat,
+        logprobs=logprobs,
+        max_tokens=max_tokens,
+        latency_s=latency_s,
+    )
+
+
+def completion_of(
+    reply: _Object, *, chat: bool, logprobs: bool, max_tokens: int, latency_s: float
+) -> Completion:
+    """Read one answer that has been parsed; see ``read_completion``.
+
+    Raises:
+        BackendError: it does not hold what was asked for.
+    """
     _refuse_error(reply)
     choices = reply.get("choices")
     if not isinstance(choices, list) or not choices:
