@@ -2,14 +2,11 @@
 
 import json
 import math
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 from pyramid_moa.backends.protocol import Completion, Token
 from pyramid_moa.backends.token_spans import token_spans
 from pyramid_moa.errors import BackendError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 __all__ = [
     "MAX_TEXT_CHARACTERS",
@@ -18,7 +15,9 @@ __all__ = [
     "model_ids",
     "read_completion",
     "read_json",
+    "storable_text",
     "token_counts",
+    "token_pieces",
     "transfer_parameters",
 ]
 
@@ -105,7 +104,6 @@ def completion_of(
     choice = _object(choices[0], "choices[0]")
     finish_reason = _finish_reason(choice.get("finish_reason"))
     text = _text(choice, chat=chat, finish_reason=finish_reason, max_tokens=max_tokens)
-    read_tokens = _chat_tokens if chat else _text_tokens
     usage = reply.get("usage")
     counts = cast("_Object", usage) if isinstance(usage, dict) else {}
     return Completion(
@@ -114,7 +112,7 @@ def completion_of(
         prompt_tokens=_count(counts.get("prompt_tokens")),
         completion_tokens=_count(counts.get("completion_tokens")),
         latency_s=latency_s,
-        tokens=_tokens(choice, text, read_tokens) if logprobs else (),
+        tokens=_tokens(choice, text, chat=chat) if logprobs else (),
     )
 
 
@@ -177,7 +175,7 @@ def _refuse_error(reply: _Object) -> None:
 def _finish_reason(value: object) -> str:
     if not isinstance(value, str) or not value:
         return "unknown"
-    return _storable(value[:_LONGEST_FINISH_REASON])
+    return storable_text(value[:_LONGEST_FINISH_REASON])
 
 
 def _text(choice: _Object, *, chat: bool, finish_reason: str, max_tokens: int) -> str:
@@ -201,10 +199,10 @@ def _text(choice: _Object, *, chat: bool, finish_reason: str, max_tokens: int) -
             f"expected at most {max_tokens} tokens, found {len(text)} characters: does the server "
             "know token_limit_field?"
         )
-    return _storable(text)
+    return storable_text(text)
 
 
-def _storable(text: str) -> str:
+def storable_text(text: str) -> str:
     """Replace halves of surrogate pairs, which can be written in JSON and nowhere else."""
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
@@ -216,11 +214,16 @@ def _count(value: object) -> int | None:
     return value if 0 <= value <= _MOST_TOKENS else None
 
 
-def _tokens(
-    choice: _Object, text: str, read: "Callable[[_Object], list[tuple[bytes, object]]]"
-) -> tuple[Token, ...]:
+def token_pieces(logprobs: _Object, *, chat: bool) -> list[tuple[bytes, object]]:
+    """Bytes of each token beside what is said to be its log-probability, unchecked."""
+    return _chat_tokens(logprobs) if chat else _text_tokens(logprobs)
+
+
+def _tokens(choice: _Object, text: str, *, chat: bool) -> tuple[Token, ...]:
     logprobs = choice.get("logprobs")
-    entries = read(cast("_Object", logprobs)) if isinstance(logprobs, dict) else []
+    entries = (
+        token_pieces(cast("_Object", logprobs), chat=chat) if isinstance(logprobs, dict) else []
+    )
     values = [value for _, value in entries]
     if (text and not entries) or not all(_is_logprob(value) for value in values):
         raise BackendError(

@@ -1,0 +1,1 @@
+"""The gateway: gated inference behind an OpenAI-compatible API."""

@@ -1,0 +1,196 @@
+"""What ``serve`` can be told in its YAML: limits of faults, load, requests and access."""
+
+import math
+from dataclasses import dataclass, field
+from typing import Literal
+
+from pyramid_moa.errors import ConfigError
+
+__all__ = ["Access", "Faults", "GatewaySettings", "Load", "RequestLimits"]
+
+
+def _check(owner: str, checks: list[tuple[str, str, object, bool]]) -> None:
+    """Refuse fields that are wrong; each check is name, what is expected, value, good."""
+    if problems := [
+        f"{name}: expected {expected}, found {value!r}"
+        for name, expected, value, good in checks
+        if not good
+    ]:
+        raise ConfigError(f"{owner}: " + "; ".join(problems))
+
+
+def _is_span(seconds: float) -> bool:
+    return 0 < seconds < math.inf
+
+
+@dataclass(frozen=True, kw_only=True)
+class Faults:
+    """How long models may take, and what happens to those that fail.
+
+    Attributes:
+        member_timeout_s: seconds for a member's answer, all tries together; then the others are
+            scored without it.
+        deadline_s: seconds for a whole request; what is not there by then has failed.
+        retries: further tries of a call that may succeed later, with growing pauses in which a
+            server's Retry-After is honoured; models on servers only.
+        hedge_after_s: ask a server a second time where it has not answered after so many seconds,
+            and take what comes first; null never does.
+        breaker_failures: after so many failures in a row a model is not asked for a while.
+        breaker_open_s: seconds of that while; then one request at a time tries it again.
+    """
+
+    member_timeout_s: float = 30.0
+    deadline_s: float = 120.0
+    retries: int = 2
+    hedge_after_s: float | None = None
+    breaker_failures: int = 5
+    breaker_open_s: float = 10.0
+
+    def __post_init__(self) -> None:
+        """Report every problem together.
+
+        Raises:
+            ConfigError: a value that makes no sense.
+        """
+        hedge = self.hedge_after_s
+        seconds = "seconds, more than 0"
+        _check(
+            "faults",
+            [
+                (
+                    "member_timeout_s",
+                    seconds,
+                    self.member_timeout_s,
+                    _is_span(self.member_timeout_s),
+                ),
+                ("deadline_s", seconds, self.deadline_s, _is_span(self.deadline_s)),
+                ("retries", "0 or more", self.retries, self.retries >= 0),
+                ("hedge_after_s", f"{seconds}, or null", hedge, hedge is None or _is_span(hedge)),
+                (
+                    "breaker_failures",
+                    "1 or more",
+                    self.breaker_failures,
+                    self.breaker_failures >= 1,
+                ),
+                ("breaker_open_s", seconds, self.breaker_open_s, _is_span(self.breaker_open_s)),
+            ],
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Load:
+    """How much is done at once.
+
+    Attributes:
+        max_concurrency: requests that are worked on at once.
+        max_queue: requests that may wait for their turn; one more gets 429.
+        queue_wait_s: the longest wait, in seconds; then 429.
+        drain_s: after SIGTERM, seconds that requests under way have to finish.
+    """
+
+    max_concurrency: int = 256
+    max_queue: int = 512
+    queue_wait_s: float = 10.0
+    drain_s: float = 120.0
+
+    def __post_init__(self) -> None:
+        """Report every problem together.
+
+        Raises:
+            ConfigError: a value that makes no sense.
+        """
+        seconds = "seconds, more than 0"
+        _check(
+            "load",
+            [
+                ("max_concurrency", "1 or more", self.max_concurrency, self.max_concurrency >= 1),
+                ("max_queue", "0 or more", self.max_queue, self.max_queue >= 0),
+                ("queue_wait_s", seconds, self.queue_wait_s, _is_span(self.queue_wait_s)),
+                ("drain_s", seconds, self.drain_s, _is_span(self.drain_s)),
+            ],
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class RequestLimits:
+    """What a request may hold.
+
+    Attributes:
+        body_bytes: of its body; more gets 413.
+        header_bytes: of its head.
+        messages: turns of a conversation.
+        n: answers to one question, and questions of one request, multiplied.
+        max_tokens: the most tokens of an answer that a client may ask for; null for no limit.
+        remote_images: whether images may be named by their address, which the oracle's server
+            then fetches; data: addresses always may.
+    """
+
+    body_bytes: int = 10 << 20
+    header_bytes: int = 64 << 10
+    messages: int = 1000
+    n: int = 16
+    max_tokens: int | None = None
+    remote_images: bool = False
+
+    def __post_init__(self) -> None:
+        """Report every problem together.
+
+        Raises:
+            ConfigError: a value that makes no sense.
+        """
+        _check(
+            "requests",
+            [
+                *(
+                    (name, "1 or more", getattr(self, name), getattr(self, name) >= 1)
+                    for name in ("body_bytes", "messages", "n")
+                ),
+                ("header_bytes", "4096 or more", self.header_bytes, self.header_bytes >= 4096),
+                (
+                    "max_tokens",
+                    "1 or more, or null",
+                    self.max_tokens,
+                    self.max_tokens is None or self.max_tokens >= 1,
+                ),
+            ],
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Access:
+    """Who may ask.
+
+    Attributes:
+        api_keys_env: environment variable with the clients' keys, parted by commas; any of them
+            opens. A variable that is not set counts as no keys.
+        api_keys_file: file with one key a line; lines that begin with # are skipped.
+        allow_unauthenticated: serve other machines without keys, which is refused otherwise.
+        host_names: names by which clients may call this server when it asks for no key; loopback
+            names always may. Without it a page in a browser could reach it by another name.
+    """
+
+    api_keys_env: str = "PYRAMID_MOA_API_KEYS"
+    api_keys_file: str | None = None
+    allow_unauthenticated: bool = False
+    host_names: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, kw_only=True)
+class GatewaySettings:
+    """All of it; every part has defaults that are meant to be served with.
+
+    Attributes:
+        faults: timeouts, tries, breakers.
+        load: what is done at once.
+        requests: limits of a request.
+        access: keys.
+        unsupported: what becomes of a request that the router was not trained to judge (tools,
+            images, several turns, a system prompt of its own, ...): ``oracle`` hands it to the
+            oracle and says so, ``refuse`` answers 400.
+    """
+
+    faults: Faults = field(default_factory=Faults)
+    load: Load = field(default_factory=Load)
+    requests: RequestLimits = field(default_factory=RequestLimits)
+    access: Access = field(default_factory=Access)
+    unsupported: Literal["oracle", "refuse"] = "oracle"
