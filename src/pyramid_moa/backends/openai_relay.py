@@ -1,6 +1,6 @@
 """Requests in the OpenAI form handed on to a server as they are, whole or token by token."""
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Any, cast
 
 from pyramid_moa.backends.model_spec import ModelSpec
@@ -91,7 +91,9 @@ class OpenAIRelay:
             )
         return cast("_Object", reply)
 
-    async def stream(self, path: str, request: Mapping[str, object]) -> AsyncIterator[_Object]:
+    async def stream(
+        self, path: str, request: Mapping[str, object]
+    ) -> AsyncGenerator[_Object, None]:
         """Hand a request on and give its answer as it comes.
 
         Args:

@@ -1,0 +1,289 @@
+"""One model as the gateway asks it: for one request, in bounded time, and only while it works."""
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from contextlib import aclosing
+from typing import Literal, TypeVar
+
+from pyramid_moa.backends import Backend, Completion, Failure, ModelSpec, Prompt, Sampling
+from pyramid_moa.backends.openai_api import request_body
+from pyramid_moa.backends.openai_chunks import AnswerOfChunks, Piece
+from pyramid_moa.backends.openai_relay import OpenAIRelay, RelayError
+from pyramid_moa.errors import BackendError
+from pyramid_moa.inference.gateway.circuit_breaker import CircuitBreaker, Permit
+from pyramid_moa.inference.gateway.settings import Faults
+
+__all__ = ["CallResult", "Upstream"]
+
+CallResult = Literal["answered", "failed", "timed_out", "refused", "left_out", "given_up"]
+"""How a call ended: a model refuses a prompt that it can't take; it is left out while its breaker
+is open; it is given up where the client has gone, or the request's own time is over."""
+
+_T = TypeVar("_T")
+_Object = dict[str, object]
+
+
+class Upstream:
+    """A model behind its backend, its relay where it has one, and its circuit breaker.
+
+    It belongs to one event loop. Cancelling a call cancels the request at once; a model in this
+    process finishes what it has begun.
+    """
+
+    def __init__(
+        self,
+        spec: ModelSpec,
+        backend: Backend,
+        faults: Faults,
+        *,
+        ended: Callable[[str, CallResult, float], None] = lambda model, result, seconds: None,
+    ) -> None:
+        """Put it around a running backend, which it does not close.
+
+        Args:
+            spec: the model's entry.
+            backend: answers what the router judges.
+            faults: how long it may take and when it is left out.
+            ended: told of each call: the model's name, how it ended and after how many seconds.
+
+        Raises:
+            ConfigError: the entry's address or key is missing.
+        """
+        self.spec = spec
+        self.breaker = CircuitBreaker(
+            failures=faults.breaker_failures, open_s=faults.breaker_open_s
+        )
+        self._backend = backend
+        self._faults = faults
+        self._ended = ended
+        self._relay = OpenAIRelay(spec) if spec.is_served else None
+
+    @property
+    def is_served(self) -> bool:
+        """Whether requests can be handed on to it as they are."""
+        return self._relay is not None
+
+    async def ask(
+        self, prompt: Prompt, sampling: Sampling, *, until: float, limit_s: float | None = None
+    ) -> Completion | Failure:
+        """Ask once, with all that may help an answer come.
+
+        Args:
+            prompt: what to ask.
+            sampling: how.
+            until: when the request's time is over, on the event loop's clock.
+            limit_s: seconds that this call may take; None for all there are.
+
+        Returns:
+            The answer, or why there is none. Nothing is raised but a cancellation.
+        """
+
+        async def once() -> Completion | Failure:
+            try:
+                (outcome,) = await self._backend.agenerate([prompt], sampling)
+            except BackendError as error:
+                return Failure(message=str(error), can_retry=True)
+            return outcome
+
+        call = _Call(self)
+        if call.permit is None:
+            return self._left_out()
+        try:
+            async with asyncio.timeout_at(call.end(until, limit_s)):
+                outcome = await self._hedged(once)
+        except TimeoutError:
+            return call.timed_out(until)
+        except BaseException:
+            call.settle("given_up")
+            raise
+        if isinstance(outcome, Failure):
+            call.settle("failed" if outcome.can_retry else "refused")
+        else:
+            call.settle("answered")
+        return outcome
+
+    async def stream(
+        self, prompt: Prompt, sampling: Sampling, *, until: float
+    ) -> AsyncGenerator[Piece | Completion | Failure, None]:
+        """Ask, and give the answer as it comes.
+
+        Args:
+            prompt: what to ask.
+            sampling: how.
+            until: when the request's time is over, on the event loop's clock.
+
+        Yields:
+            Pieces of the text, one for all of it where the model runs in this process; in the end
+            the whole answer, or why it broke off.
+        """
+        if self._relay is None:
+            outcome = await self.ask(prompt, sampling, until=until)
+            if isinstance(outcome, Completion) and outcome.text:
+                yield piece_of(outcome)
+            yield outcome
+            return
+        started = time.perf_counter()
+        chat = prompt.messages is not None
+        answer = AnswerOfChunks(chat=chat)
+        path = "/chat/completions" if chat else "/completions"
+        request = {**request_body(self.spec, prompt, sampling), **self.spec.extra_body}
+        try:
+            async with aclosing(self.relay_stream(path, request, until=until)) as chunks:
+                async for chunk in chunks:
+                    if (piece := answer.add(chunk)) is not None:
+                        yield piece
+            latency_s = time.perf_counter() - started
+            yield answer.completion(
+                logprobs=self.spec.logprobs, max_tokens=sampling.max_tokens, latency_s=latency_s
+            )
+        except BackendError as error:
+            latency_s = time.perf_counter() - started
+            yield Failure(message=str(error), can_retry=error.can_retry, latency_s=latency_s)
+
+    async def relay(self, path: str, request: Mapping[str, object], *, until: float) -> _Object:
+        """Hand a request on as it is; see ``OpenAIRelay.complete``.
+
+        Raises:
+            RelayError: there is no answer.
+        """
+        call, relay = self._relay_call()
+        try:
+            async with asyncio.timeout_at(call.end(until, None)):
+                reply = await self._hedged(lambda: relay.complete(path, request))
+        except TimeoutError as error:
+            raise RelayError(call.timed_out(until).message, can_retry=True) from error
+        except RelayError as error:
+            call.settle("failed" if error.can_retry else "refused")
+            raise
+        except BaseException:
+            call.settle("given_up")
+            raise
+        call.settle("answered")
+        return reply
+
+    async def relay_stream(
+        self, path: str, request: Mapping[str, object], *, until: float
+    ) -> AsyncGenerator[_Object, None]:
+        """Hand a request on and give its answer as it comes; see ``OpenAIRelay.stream``.
+
+        Yields:
+            Each chunk as the server gave it.
+
+        Raises:
+            RelayError: there is no answer, or it broke off.
+        """
+        call, relay = self._relay_call()
+        try:
+            async with aclosing(relay.stream(path, request)) as chunks:
+                while True:
+                    # Around each wait, not around what the caller does with a chunk.
+                    async with asyncio.timeout_at(call.end(until, None)):
+                        chunk = await anext(chunks, None)
+                    if chunk is None:
+                        break
+                    yield chunk
+            call.settle("answered")
+        except TimeoutError as error:
+            raise RelayError(call.timed_out(until).message, can_retry=True) from error
+        except RelayError as error:
+            call.settle("failed" if error.can_retry else "refused")
+            raise
+        finally:
+            call.settle("given_up")
+
+    async def close(self) -> None:
+        """Close the relay's connections."""
+        if self._relay is not None:
+            await self._relay.close()
+
+    def _relay_call(self) -> "tuple[_Call, OpenAIRelay]":
+        assert self._relay is not None, "only a model on a server takes requests as they are"
+        call = _Call(self)
+        if call.permit is None:
+            raise RelayError(
+                self._left_out().message, can_retry=True, retry_after_s=self.breaker.closes_in_s
+            )
+        return call, self._relay
+
+    def _left_out(self) -> Failure:
+        self._ended(self.spec.name, "left_out", 0.0)
+        return Failure(
+            message=f"{self.spec.name} failed too often and is left alone for "
+            f"{self.breaker.closes_in_s:.1f} s more",
+            can_retry=True,
+        )
+
+    async def _hedged(self, ask: Callable[[], Awaitable[_T]]) -> _T:
+        """Ask; where nothing has come after a while, once more, and take what comes first."""
+        if self._faults.hedge_after_s is None or self._relay is None:
+            return await ask()
+        tries = {asyncio.ensure_future(ask())}
+        try:
+            done, waiting = await asyncio.wait(tries, timeout=self._faults.hedge_after_s)
+            if not done:
+                tries.add(asyncio.ensure_future(ask()))
+                waiting = tries
+            while waiting and not any(map(_is_answer, done)):
+                done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            return next(filter(_is_answer, done), next(iter(done))).result()
+        finally:
+            for task in tries:
+                task.cancel()
+            await asyncio.gather(*tries, return_exceptions=True)
+
+
+def piece_of(completion: Completion) -> Piece:
+    """A whole answer as one piece."""
+    text = completion.text
+    return Piece(
+        text=text,
+        tokens=tuple(
+            (text[token.start : token.end].encode(), token.logprob) for token in completion.tokens
+        ),
+    )
+
+
+def _is_answer(task: "asyncio.Future[_T]") -> bool:
+    return task.exception() is None and not isinstance(task.result(), Failure)
+
+
+class _Call:
+    """One call of a model: told once how it ended, whoever knows first."""
+
+    def __init__(self, upstream: Upstream) -> None:
+        self.permit: Permit | None = upstream.breaker.admit()
+        self._upstream = upstream
+        self._started = asyncio.get_running_loop().time()
+        self._settled = False
+
+    def end(self, until: float, limit_s: float | None) -> float:
+        """When its time is over, on the event loop's clock."""
+        return until if limit_s is None else min(until, self._started + limit_s)
+
+    def timed_out(self, until: float) -> Failure:
+        """Settle a call that took too long: its fault, unless the request had less time."""
+        now = asyncio.get_running_loop().time()
+        seconds = now - self._started
+        # A request that came to the model with most of its time gone says little about it.
+        own = now < until or seconds >= self._upstream._faults.member_timeout_s
+        self.settle("timed_out" if own else "given_up")
+        return Failure(
+            message=f"{self._upstream.spec.name} gave no answer within {seconds:.1f} s",
+            can_retry=True,
+            latency_s=seconds,
+        )
+
+    def settle(self, result: CallResult) -> None:
+        if self._settled or self.permit is None:
+            return
+        self._settled = True
+        if result in ("failed", "timed_out"):
+            self.permit.failed()
+        elif result == "given_up":
+            self.permit.abandoned()
+        else:
+            # A prompt that is refused comes from a model that works.
+            self.permit.succeeded()
+        seconds = asyncio.get_running_loop().time() - self._started
+        self._upstream._ended(self._upstream.spec.name, result, seconds)

@@ -1,0 +1,311 @@
+"""One model as the gateway asks it, against a server on loopback that errs as it is told."""
+
+import asyncio
+import time
+from contextlib import aclosing
+
+import pytest
+from faulty_server import Reply, chat_reply, faulty_server, soon, stream_events, text_reply
+
+from pyramid_moa.backends import Completion, Failure, Message, ModelSpec, Prompt, Sampling
+from pyramid_moa.backends.openai_api import OpenAIBackend
+from pyramid_moa.backends.openai_chunks import Piece
+from pyramid_moa.backends.openai_relay import RelayError
+from pyramid_moa.inference.gateway.settings import Faults
+from pyramid_moa.inference.gateway.upstream import Upstream
+
+CHAT = Prompt(messages=(Message(role="user", content="How many legs has a spider?"),))
+TEXT = Prompt(text="A spider's legs are")
+GREEDY = Sampling(max_tokens=20)
+REQUEST = {"messages": [{"role": "user", "content": "hello"}]}
+PATH = "/chat/completions"
+DOWN = Reply(status=500, body={"error": {"message": "out of order"}})
+REFUSES = Reply(status=400, body={"error": {"message": "the prompt is too long"}})
+
+
+def serve(answer, work, *, faults=None, **fields):
+    """What some work with an upstream gives, how its calls ended, and what its server has seen."""
+    calls = []
+
+    async def run(base_url):
+        spec = ModelSpec(
+            name="big", model="m", backend="openai", base_url=base_url, max_retries=0, **fields
+        )
+        backend = OpenAIBackend(spec)
+        upstream = Upstream(
+            spec, backend, faults or Faults(), ended=lambda name, result, s: calls.append(result)
+        )
+        try:
+            return await work(upstream)
+        finally:
+            await upstream.close()
+            backend.close()
+
+    with faulty_server(answer) as server:
+        result = asyncio.run(run(server.base_url))
+    return result, calls, server
+
+
+def later(seconds):
+    return asyncio.get_running_loop().time() + seconds
+
+
+def asking(times=1, *, within_s=5.0, limit_s=None):
+    async def work(upstream):
+        outcomes = [
+            await upstream.ask(CHAT, GREEDY, until=later(within_s), limit_s=limit_s)
+            for _ in range(times)
+        ]
+        return outcomes, upstream.breaker.state
+
+    return work
+
+
+async def everything(upstream, prompt=CHAT, within_s=5.0):
+    async with aclosing(upstream.stream(prompt, GREEDY, until=later(within_s))) as stream:
+        return [item async for item in stream]
+
+
+def test_an_answer_is_the_backends_own():
+    ((outcomes, _), calls, _) = serve(lambda request: chat_reply("8"), asking())
+    assert outcomes[0].text == "8"
+    assert outcomes[0].tokens
+    assert calls == ["answered"]
+
+
+def test_a_model_that_is_slow_is_given_its_time_and_no_more():
+    begun = time.monotonic()
+    ((outcomes, _), calls, server) = serve(
+        lambda request: Reply(body=chat_reply("8"), delay_s=30), asking(limit_s=0.1)
+    )
+    assert time.monotonic() - begun < 2
+    assert "no answer within 0.1 s" in outcomes[0].message
+    assert calls == ["timed_out"]
+    assert soon(server.hung_up.is_set)
+
+
+def test_a_request_with_no_time_left_is_no_fault_of_the_model():
+    ((_, state), calls, _) = serve(
+        lambda request: Reply(body=chat_reply("8"), delay_s=30),
+        asking(times=2, within_s=0.05),
+        faults=Faults(breaker_failures=1),
+    )
+    assert calls == ["given_up", "given_up"]
+    assert state == "closed"
+
+
+def test_a_model_that_keeps_failing_is_left_out_and_then_tried_again():
+    down = [True]
+
+    async def work(upstream):
+        for _ in range(4):
+            await upstream.ask(CHAT, GREEDY, until=later(5))
+        down[0] = False
+        await asyncio.sleep(0.25)
+        return await upstream.ask(CHAT, GREEDY, until=later(5)), upstream.breaker.state
+
+    ((outcome, state), calls, server) = serve(
+        lambda request: DOWN if down[0] else chat_reply("8"),
+        work,
+        faults=Faults(breaker_failures=2, breaker_open_s=0.2),
+    )
+    assert calls == ["failed", "failed", "left_out", "left_out", "answered"]
+    assert (outcome.text, state) == ("8", "closed")
+    assert len(server.requests) == 3
+
+
+def test_a_prompt_that_is_refused_is_no_fault_of_the_model():
+    ((outcomes, state), calls, _) = serve(
+        lambda request: REFUSES, asking(times=3), faults=Faults(breaker_failures=1)
+    )
+    assert calls == ["refused"] * 3
+    assert not outcomes[0].can_retry
+    assert state == "closed"
+
+
+def test_a_call_that_is_given_up_ends_at_once():
+    async def work(upstream):
+        task = asyncio.ensure_future(upstream.ask(CHAT, GREEDY, until=later(30)))
+        await asyncio.sleep(0.1)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    _, calls, server = serve(lambda request: Reply(delay_s=30), work)
+    assert soon(server.hung_up.is_set)
+    assert calls == ["given_up"]
+
+
+def test_a_second_try_overtakes_a_first_that_hangs():
+    seen = []
+
+    def answer(request):
+        seen.append(request)
+        return Reply(body=chat_reply("slow"), delay_s=30) if len(seen) == 1 else chat_reply("fast")
+
+    ((outcomes, _), calls, server) = serve(answer, asking(), faults=Faults(hedge_after_s=0.1))
+    assert outcomes[0].text == "fast"
+    assert calls == ["answered"]
+    assert soon(server.hung_up.is_set)
+
+
+def test_a_second_try_that_fails_waits_for_the_first():
+    seen = []
+
+    def answer(request):
+        seen.append(request)
+        return Reply(body=chat_reply("slow"), delay_s=0.3) if len(seen) == 1 else DOWN
+
+    ((outcomes, _), _, _) = serve(answer, asking(), faults=Faults(hedge_after_s=0.05))
+    assert outcomes[0].text == "slow"
+
+
+def test_where_both_tries_fail_the_call_fails():
+    ((outcomes, _), calls, _) = serve(
+        lambda request: Reply(body=DOWN.body, status=500, delay_s=0.1),
+        asking(),
+        faults=Faults(hedge_after_s=0.05),
+    )
+    assert isinstance(outcomes[0], Failure)
+    assert calls == ["failed"]
+
+
+@pytest.mark.parametrize("prompt", [CHAT, TEXT], ids=["chat", "text"])
+def test_a_streamed_answer_is_the_one_that_the_backend_gives_whole(prompt):
+    chat = prompt is CHAT
+
+    def answer(request):
+        if request.body.get("stream"):
+            return Reply(events=stream_events("It has 8 legs", chat=chat))
+        return (chat_reply if chat else text_reply)("It has 8 legs")
+
+    async def work(upstream):
+        return await everything(upstream, prompt), await upstream.ask(
+            prompt, GREEDY, until=later(5)
+        )
+
+    (streamed, whole), _, server = serve(answer, work)
+    *pieces, completion = streamed
+    assert "".join(piece.text for piece in pieces) == completion.text == whole.text
+    assert pieces[0] == Piece(text="I", tokens=((b"I", -0.5),))
+    assert [(token.start, token.end) for token in completion.tokens] == [
+        (place, place + 1) for place in range(13)
+    ]
+    asked = [
+        {k: v for k, v in request.body.items() if not k.startswith("stream")}
+        for request in server.requests
+    ]
+    assert asked[0] == asked[1]
+
+
+def test_a_stream_that_breaks_off_ends_in_a_failure():
+    items, calls, _ = serve(
+        lambda request: Reply(events=stream_events("It has 8")[:3], cut_at=0), everything
+    )
+    assert [type(item) for item in items] == [Piece, Piece, Piece, Failure]
+    assert items[-1].can_retry
+    assert calls == ["failed"]
+
+
+def test_a_stream_that_stalls_ends_with_the_requests_time():
+    stalls = [*stream_events("It")[:2], (30.0, "[DONE]")]
+
+    async def work(upstream):
+        return await everything(upstream, within_s=0.3)
+
+    begun = time.monotonic()
+    items, _, _ = serve(lambda request: Reply(events=stalls), work)
+    assert time.monotonic() - begun < 2
+    assert "gave no answer within" in items[-1].message
+
+
+def test_a_stream_that_nobody_reads_on_is_closed():
+    async def work(upstream):
+        async with aclosing(upstream.stream(CHAT, GREEDY, until=later(30))) as stream:
+            return await anext(stream)
+
+    _, calls, server = serve(
+        lambda request: Reply(events=[*stream_events("It")[:1], (30.0, "[DONE]")]), work
+    )
+    assert soon(server.hung_up.is_set)
+    assert calls == ["given_up"]
+
+
+def test_a_stream_of_log_probabilities_that_are_missing_is_a_failure():
+    events = stream_events("8")
+    events[0][1]["choices"][0]["logprobs"] = None
+    items, _, _ = serve(lambda request: Reply(events=events), everything)
+    assert "expected a log-probability for each token" in items[-1].message
+
+
+def test_requests_are_handed_on_and_counted_like_any_call():
+    async def work(upstream):
+        reply = await upstream.relay(PATH, REQUEST, until=later(5))
+        live = upstream.relay_stream(PATH, REQUEST, until=later(5))
+        return reply, [chunk async for chunk in live]
+
+    (reply, chunks), calls, _ = serve(
+        lambda request: (
+            Reply(events=stream_events("abc")) if request.body.get("stream") else chat_reply("8")
+        ),
+        work,
+    )
+    assert reply == chat_reply("8")
+    assert len(chunks) == 5
+    assert calls == ["answered", "answered"]
+
+
+def test_requests_are_not_handed_on_while_the_breaker_is_open():
+    async def work(upstream):
+        errors = []
+        for _ in range(2):
+            with pytest.raises(RelayError) as caught:
+                await upstream.relay(PATH, REQUEST, until=later(5))
+            errors.append(caught.value)
+        with pytest.raises(RelayError) as caught:
+            await anext(upstream.relay_stream(PATH, REQUEST, until=later(5)))
+        return [*errors, caught.value]
+
+    errors, calls, _ = serve(lambda request: DOWN, work, faults=Faults(breaker_failures=1))
+    assert errors[0].status == 500
+    assert 9 < errors[1].retry_after_s <= 10
+    assert calls == ["failed", "left_out", "left_out"]
+
+
+class Broken:
+    name = "local"
+
+    async def agenerate(self, prompts, sampling):
+        from pyramid_moa.errors import BackendError
+
+        raise BackendError("out of memory")
+
+
+class Local(Broken):
+    async def agenerate(self, prompts, sampling):
+        return [
+            Completion(
+                text="8", finish_reason="stop", prompt_tokens=1, completion_tokens=1, latency_s=0.0
+            )
+        ]
+
+
+def local(backend, work):
+    async def run():
+        upstream = Upstream(ModelSpec(name="local", model="m"), backend, Faults())
+        try:
+            return await work(upstream)
+        finally:
+            await upstream.close()
+
+    return asyncio.run(run())
+
+
+def test_a_model_that_is_gone_is_a_failure_and_no_error():
+    outcome = local(Broken(), lambda upstream: upstream.ask(CHAT, GREEDY, until=later(5)))
+    assert outcome == Failure(message="out of memory", can_retry=True)
+
+
+def test_a_model_in_this_process_streams_its_answer_in_one_piece():
+    piece, completion = local(Local(), everything)
+    assert (piece.text, completion.text) == ("8", "8")
