@@ -1,0 +1,196 @@
+"""From a client's request to the question that the pyramid can judge, or why it can't."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from pyramid_moa.backends import Sampling
+from pyramid_moa.data_prep.pyramid import Pyramid
+from pyramid_moa.inference.gateway.api_error import bad_request
+from pyramid_moa.inference.gateway.api_request import (
+    ChatMessage,
+    ChatRequest,
+    CompletionRequest,
+    TextRequest,
+)
+from pyramid_moa.inference.gateway.settings import RequestLimits
+
+__all__ = ["Questions", "Unjudged", "check_limits", "client_sampling", "find_questions"]
+
+# They change which texts come back, and members and router know nothing of them.
+_ORACLE_FIELDS = (
+    "presence_penalty",
+    "frequency_penalty",
+    "logit_bias",
+    "top_k",
+    "min_p",
+    "repetition_penalty",
+    "top_logprobs",
+    "tools",
+    "functions",
+    "audio",
+    "prediction",
+    "reasoning_effort",
+    "verbosity",
+    "best_of",
+    "echo",
+    "suffix",
+)
+_REMOTE = ("http://", "https://")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Questions:
+    """What the pyramid is asked.
+
+    Attributes:
+        texts: one or more questions, each of which is judged by itself.
+    """
+
+    texts: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unjudged:
+    """Why the router has nothing to say to a request.
+
+    Attributes:
+        why: in words, after "the router was not trained on".
+        param: the field that it is about.
+    """
+
+    why: str
+    param: str
+
+
+def find_questions(request: CompletionRequest, pyramid: Pyramid) -> Questions | Unjudged:
+    """Find what to ask the members, as they were asked when the router was trained.
+
+    Args:
+        request: the client's.
+        pyramid: its prompt template is put around each question later.
+
+    Returns:
+        The questions, or why there are none that could be judged.
+
+    Raises:
+        ApiError: the question is empty.
+    """
+    for name in _ORACLE_FIELDS:
+        if getattr(request, name, None):
+            return Unjudged(why=f"requests with {name}", param=name)
+    if isinstance(request, ChatRequest):
+        return _question_of_conversation(request, pyramid)
+    assert isinstance(request, TextRequest)
+    prompts = [request.prompt] if isinstance(request.prompt, str) else request.prompt
+    if not prompts or not all(isinstance(prompt, str) for prompt in prompts):
+        return Unjudged(why="token numbers", param="prompt")
+    return _asked([prompt for prompt in prompts if isinstance(prompt, str)], "prompt")
+
+
+def _question_of_conversation(request: ChatRequest, pyramid: Pyramid) -> Questions | Unjudged:
+    form = (request.response_format or {}).get("type", "text")
+    if form != "text":
+        return Unjudged(why="answers of a given format", param="response_format")
+    if request.modalities not in (None, ["text"]):
+        return Unjudged(why="anything but text", param="modalities")
+    turns = list(request.messages)
+    if turns[0].role in ("system", "developer"):
+        if _text_of(turns[0]) != pyramid.prompt.system:
+            return Unjudged(why="this system prompt", param="messages[0]")
+        turns = turns[1:]
+    if len(turns) != 1 or turns[0].role != "user":
+        return Unjudged(why="conversations of several turns", param="messages")
+    text = _text_of(turns[0])
+    if text is None:
+        return Unjudged(why="images and other parts that are no text", param="messages")
+    return _asked([text], "messages")
+
+
+def _asked(texts: list[str], param: str) -> Questions:
+    if not all(text.strip() for text in texts):
+        raise bad_request(f"{param}: expected a question, found none", param=param)
+    return Questions(texts=tuple(texts))
+
+
+def _text_of(message: ChatMessage) -> str | None:
+    """A turn's text; None where it holds anything else."""
+    if message.model_extra and any(
+        value for name, value in message.model_extra.items() if name != "name"
+    ):
+        return None
+    if message.content is None or isinstance(message.content, str):
+        return message.content
+    texts = [part.get("text") if part.get("type") == "text" else None for part in message.content]
+    known = [text for text in texts if isinstance(text, str)]
+    return "\n".join(known) if len(known) == len(texts) else None
+
+
+def client_sampling(request: CompletionRequest, trained: Sampling) -> Sampling:
+    """The pyramid's sampling with what the client wants otherwise."""
+    wanted: dict[str, object] = {
+        name: value
+        for name in ("temperature", "top_p", "seed", "max_tokens")
+        if (value := getattr(request, name)) is not None
+    }
+    if isinstance(request, ChatRequest) and request.max_completion_tokens is not None:
+        wanted["max_tokens"] = request.max_completion_tokens
+    if request.stop:
+        wanted["stop"] = (request.stop,) if isinstance(request.stop, str) else tuple(request.stop)
+    return replace(trained, **wanted)  # type: ignore[arg-type]  # types are the request's own
+
+
+def check_limits(request: CompletionRequest, limits: RequestLimits) -> None:
+    """Refuse more than the gateway is told to take.
+
+    Raises:
+        ApiError: too many turns, answers or tokens, or an image by its address.
+    """
+    n, param = request.n or 1, "n"
+    if isinstance(request, ChatRequest):
+        if len(request.messages) > limits.messages:
+            raise bad_request(
+                f"messages: expected at most {limits.messages}, found {len(request.messages)}",
+                param="messages",
+            )
+        if not limits.remote_images and any(map(_is_remote, _addresses(request.messages))):
+            raise bad_request(
+                "messages: expected images as data: addresses, found one to be fetched; this "
+                "gateway lets no request name an address",
+                param="messages",
+            )
+    elif isinstance(request, TextRequest):
+        prompts = request.prompt
+        if isinstance(prompts, list) and prompts and not isinstance(prompts[0], int):
+            n, param = n * len(prompts), "prompt"
+    if n > limits.n:
+        raise bad_request(
+            f"{param}: expected at most {limits.n} answers, found {n} asked for", param=param
+        )
+    if limits.max_tokens is not None:
+        for name in ("max_tokens", "max_completion_tokens"):
+            if (getattr(request, name, None) or 0) > limits.max_tokens:
+                raise bad_request(f"{name}: expected at most {limits.max_tokens}", param=name)
+
+
+def _addresses(messages: list[ChatMessage]) -> Iterator[str]:
+    """Every text of a message's parts but the words themselves."""
+    pending: list[object] = [
+        {name: value for name, value in part.items() if name != "text"}
+        for message in messages
+        if isinstance(message.content, list)
+        for part in message.content
+    ]
+    while pending:
+        value = pending.pop()
+        if isinstance(value, str):
+            yield value
+        elif isinstance(value, dict):
+            pending.extend(value.values())
+        elif isinstance(value, list):
+            pending.extend(value)
+
+
+def _is_remote(text: str) -> bool:
+    # Anything that a server could be made to fetch or read, whatever its case or padding.
+    head = text.strip().lower()[:64]
+    return head.startswith((*_REMOTE, "file:", "ftp:")) or ("://" in head)
