@@ -236,6 +236,25 @@ def _answer_options(parser: ArgumentParser) -> None:
     parser.add_argument("--limit", type=int, default=None, help="only the first so many questions")
 
 
+def _serve_options(parser: ArgumentParser) -> None:
+    _add_pyramid(parser)
+    _add_router(parser)
+    parser.add_argument("--threshold", type=float, default=None, help="instead of the point's")
+    parser.add_argument(
+        "--policy",
+        choices=["parallel", "sequential"],
+        default=None,
+        help="ask all members at once, or one step after another; else as the point says",
+    )
+    parser.add_argument(
+        "--config", type=Path, default=None, help="YAML of timeouts, limits and keys"
+    )
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen at")
+    parser.add_argument(
+        "--port", type=NonNegativeInt, default=8800, help="to listen at; 0 takes a free one"
+    )
+
+
 def _up_options(parser: ArgumentParser) -> None:
     _add_pyramid(parser)
     parser.add_argument(
@@ -479,6 +498,28 @@ def _answer(options: Namespace) -> None:
     )
 
 
+def _serve(options: Namespace) -> None:
+    from pyramid_moa.errors import import_extra
+
+    for module in ("starlette", "uvicorn", "prometheus_client"):
+        import_extra(module, extra="serve", purpose="pyramid-moa serve")
+    from pyramid_moa.inference.gateway.serve import serve
+
+    if options.router is None and options.threshold is None:
+        _say("no checkpoint: the vote rule decides (the oracle is asked unless all members agree)")
+    serve(
+        options.pyramid,
+        router=options.router,
+        operating_point=options.operating_point,
+        threshold=options.threshold,
+        policy=options.policy,
+        config=options.config,
+        host=options.host,
+        port=options.port,
+        show=_show,
+    )
+
+
 def _up(options: Namespace) -> None:
     from pyramid_moa.data_prep.pyramid import load_pyramid
     from pyramid_moa.inference.supervised_server import Patience
@@ -549,6 +590,7 @@ _OPTIONS: dict[str, tuple[str, Callable[[ArgumentParser], None]]] = {
     "threshold": ("find an operating point that keeps to a target", _threshold_options),
     "benchmark": ("cross-validate the router and the field's rules", _benchmark_options),
     "answer": ("answer a file of questions through the pyramid", _answer_options),
+    "serve": ("answer over an OpenAI-compatible API", _serve_options),
     "up": ("start the vLLM servers of a pyramid's entries with a port, and keep them", _up_options),
     "export": ("write a checkpoint as folder, ONNX or Hugging Face repository", _export_options),
 }
@@ -563,6 +605,7 @@ _VERBS: dict[str, Callable[[Namespace], None]] = {
     "threshold": _threshold,
     "benchmark": _benchmark,
     "answer": _answer,
+    "serve": _serve,
     "up": _up,
     "export": _export,
 }

@@ -10,6 +10,7 @@ from pyramid_moa.errors import BackendError
 
 __all__ = ["OpenAIRelay", "RelayError"]
 
+_CHECK_S = 5.0
 _Object = dict[str, object]
 
 
@@ -141,6 +142,21 @@ class OpenAIRelay:
         ) as error:
             # While a body is read, errors of the HTTP library come through as they are.
             raise self._explained(error, request) from error
+
+    async def check(self) -> None:
+        """Ask the server for its list of models, which some do not keep.
+
+        Raises:
+            RelayError: it is not there, or refuses the key.
+        """
+        import openai
+
+        client = self._client.with_options(timeout=_CHECK_S, max_retries=0)
+        try:
+            await client.get("/models", cast_to=self._response_type)
+        except openai.OpenAIError as error:
+            if not (isinstance(error, openai.APIStatusError) and error.status_code in (404, 405)):
+                raise self._explained(error, {}) from error
 
     async def close(self) -> None:
         """Close the connections."""

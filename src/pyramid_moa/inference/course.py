@@ -16,7 +16,7 @@ from pyramid_moa.inference.budget import Budget, expected_calls
 from pyramid_moa.inference.decisions import build_decision
 from pyramid_moa.records import Decision, Query
 from pyramid_moa.router_model.policy import OperatingPoint
-from pyramid_moa.router_model.route import Guide, Route
+from pyramid_moa.router_model.route import Belief, Guide, Route
 from pyramid_moa.router_model.router import Router
 
 __all__ = ["Course", "Rules"]
@@ -109,6 +109,11 @@ class Course:
             self._members_s += seconds
         self._route.receive(generations)
         self._router_s += time.perf_counter() - started
+
+    @property
+    def belief(self) -> Belief | None:
+        """What is believed of the answers so far; None before there are any."""
+        return self._route.belief
 
     @property
     def decision(self) -> Decision:

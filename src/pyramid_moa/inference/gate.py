@@ -10,12 +10,13 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Protocol, Self
 
 from pyramid_moa.backends import (
     Backend,
     Completion,
     Failure,
+    HiddenStates,
     ModelSpec,
     Prompt,
     RecordedBackend,
@@ -38,9 +39,17 @@ from pyramid_moa.records import Decision, Generation, Query
 from pyramid_moa.router_model.policy import OperatingPoint, PolicyKind, vote_point
 from pyramid_moa.router_model.router import Router
 
-__all__ = ["Gate"]
+__all__ = ["Gate", "OpenModel"]
 
 Outcomes = list[Completion | Failure]
+
+
+class OpenModel(Protocol):
+    """Loads or reaches one model."""
+
+    def __call__(self, spec: ModelSpec, *, hidden_states: HiddenStates | None) -> Backend:
+        """Open it; see ``open_backend``."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,6 +115,7 @@ class Gate:
         operating_point: str | None = None,
         threshold: float | None = None,
         policy: PolicyKind | None = None,
+        open_model: OpenModel | None = None,
     ) -> "Gate":
         """Load everything from files.
 
@@ -117,6 +127,8 @@ class Gate:
                 the sequential policy, what the price of an oracle call has to buy.
             policy: ask members one after another, or all at once. Without it the pyramid's holds,
                 or what the point says; with it and no point, the first point of that policy.
+            open_model: opens each model's backend, given its entry and the hidden states that are
+                needed of it; ``open_backend`` where left out.
 
         Raises:
             ConfigError: the YAML file is wrong, or the options do not go together.
@@ -151,7 +163,7 @@ class Gate:
         try:
             for spec in config.models:
                 wanted = hidden if spec in config.members else None
-                backends[spec.name] = open_backend(spec, hidden_states=wanted)
+                backends[spec.name] = (open_model or open_backend)(spec, hidden_states=wanted)
             return cls(config, backends, router=loaded, point=point)
         except BaseException:
             _close_all(backends)
@@ -243,6 +255,11 @@ class Gate:
     def rules(self) -> Rules:
         """What every query's course goes by."""
         return self._rules
+
+    @property
+    def backends(self) -> Mapping[str, Backend]:
+        """What runs each model, by name."""
+        return self._backends
 
     @property
     def price_note(self) -> str:

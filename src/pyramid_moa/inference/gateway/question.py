@@ -14,7 +14,14 @@ from pyramid_moa.inference.gateway.api_request import (
 )
 from pyramid_moa.inference.gateway.settings import RequestLimits
 
-__all__ = ["Questions", "Unjudged", "check_limits", "client_sampling", "find_questions"]
+__all__ = [
+    "Questions",
+    "Unjudged",
+    "check_limits",
+    "client_sampling",
+    "find_questions",
+    "plain_texts",
+]
 
 # They change which texts come back, and members and router know nothing of them.
 _ORACLE_FIELDS = (
@@ -123,6 +130,21 @@ def _text_of(message: ChatMessage) -> str | None:
     texts = [part.get("text") if part.get("type") == "text" else None for part in message.content]
     known = [text for text in texts if isinstance(text, str)]
     return "\n".join(known) if len(known) == len(texts) else None
+
+
+def plain_texts(request: CompletionRequest) -> list[tuple[str, str]] | str:
+    """Who says what, where a request is text and nothing else; otherwise the field that is not."""
+    for name in (*_ORACLE_FIELDS, "response_format", "modalities"):
+        if getattr(request, name, None):
+            return name
+    if isinstance(request, TextRequest):
+        prompts = [request.prompt] if isinstance(request.prompt, str) else request.prompt
+        texts = [("user", prompt) for prompt in prompts if isinstance(prompt, str)]
+        return texts if texts and len(texts) == len(prompts) else "prompt"
+    assert isinstance(request, ChatRequest)
+    turns = [(message.role, _text_of(message)) for message in request.messages]
+    known = [(str(role), text) for role, text in turns if text is not None]
+    return known if len(known) == len(turns) else "messages"
 
 
 def client_sampling(request: CompletionRequest, trained: Sampling) -> Sampling:

@@ -4,11 +4,13 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing
+from dataclasses import replace
 from typing import Literal, TypeVar
 
 from pyramid_moa.backends import Backend, Completion, Failure, ModelSpec, Prompt, Sampling
 from pyramid_moa.backends.openai_api import request_body
 from pyramid_moa.backends.openai_chunks import AnswerOfChunks, Piece
+from pyramid_moa.backends.openai_endpoint import endpoint_of
 from pyramid_moa.backends.openai_relay import OpenAIRelay, RelayError
 from pyramid_moa.errors import BackendError
 from pyramid_moa.inference.gateway.circuit_breaker import CircuitBreaker, Permit
@@ -58,6 +60,7 @@ class Upstream:
         self._faults = faults
         self._ended = ended
         self._relay = OpenAIRelay(spec) if spec.is_served else None
+        self._address = endpoint_of(spec).address if spec.is_served else ""
 
     @property
     def is_served(self) -> bool:
@@ -99,8 +102,8 @@ class Upstream:
             raise
         if isinstance(outcome, Failure):
             call.settle("failed" if outcome.can_retry else "refused")
-        else:
-            call.settle("answered")
+            return replace(outcome, message=self._for_clients(outcome.message))
+        call.settle("answered")
         return outcome
 
     async def stream(
@@ -155,7 +158,7 @@ class Upstream:
             raise RelayError(call.timed_out(until).message, can_retry=True) from error
         except RelayError as error:
             call.settle("failed" if error.can_retry else "refused")
-            raise
+            raise self._for_clients_too(error) from error
         except BaseException:
             call.settle("given_up")
             raise
@@ -188,14 +191,35 @@ class Upstream:
             raise RelayError(call.timed_out(until).message, can_retry=True) from error
         except RelayError as error:
             call.settle("failed" if error.can_retry else "refused")
-            raise
+            raise self._for_clients_too(error) from error
         finally:
             call.settle("given_up")
+
+    async def check(self) -> None:
+        """Ask a server whether it is there; a model in this process always is.
+
+        Raises:
+            RelayError: it is not.
+        """
+        if self._relay is not None:
+            await self._relay.check()
 
     async def close(self) -> None:
         """Close the relay's connections."""
         if self._relay is not None:
             await self._relay.close()
+
+    def _for_clients(self, message: str) -> str:
+        """A message without the server's address, which is nobody's outside."""
+        return message.replace(self._address, self.spec.name) if self._address else message
+
+    def _for_clients_too(self, error: RelayError) -> RelayError:
+        return RelayError(
+            self._for_clients(str(error)),
+            can_retry=error.can_retry,
+            status=error.status,
+            retry_after_s=error.retry_after_s,
+        )
 
     def _relay_call(self) -> "tuple[_Call, OpenAIRelay]":
         assert self._relay is not None, "only a model on a server takes requests as they are"

@@ -1,0 +1,64 @@
+"""How many requests are worked on at once, how many wait, and what the rest are told."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from pyramid_moa.inference.gateway.api_error import overloaded
+from pyramid_moa.inference.gateway.settings import Load
+
+__all__ = ["Admission"]
+
+# How much of the last request's time goes into what the next ones are expected to take.
+_NEW_SHARE = 0.1
+
+
+class Admission:
+    """Bounds the work of one event loop.
+
+    Attributes:
+        working: requests that are worked on.
+        waiting: requests that wait for their turn.
+    """
+
+    def __init__(self, load: Load) -> None:
+        """Begin with nothing to do."""
+        self.working = 0
+        self.waiting = 0
+        self._load = load
+        self._places = asyncio.Semaphore(load.max_concurrency)
+        self._typical_s = 1.0
+
+    @asynccontextmanager
+    async def turn(self) -> AsyncIterator[None]:
+        """Wait for a place, and keep it while the body runs.
+
+        Raises:
+            ApiError: 429, with the seconds after which a place may be free: too many wait, or this
+                one has waited too long.
+        """
+        if self._places.locked() and self.waiting >= self._load.max_queue:
+            raise overloaded(self._wait_s())
+        self.waiting += 1
+        try:
+            async with asyncio.timeout(self._load.queue_wait_s):
+                await self._places.acquire()
+        except TimeoutError:
+            raise overloaded(self._wait_s()) from None
+        finally:
+            self.waiting -= 1
+        started = time.monotonic()
+        self.working += 1
+        try:
+            yield
+        finally:
+            self.working -= 1
+            self._places.release()
+            seconds = time.monotonic() - started
+            self._typical_s += _NEW_SHARE * (seconds - self._typical_s)
+
+    def _wait_s(self) -> float:
+        """Until those who wait now have had their turn."""
+        rounds = (self.waiting + 1) / self._load.max_concurrency
+        return max(1.0, rounds * self._typical_s)

@@ -1,0 +1,330 @@
+"""The HTTP side: routes, who may pass, one place where every error gets its form."""
+
+import asyncio
+import json
+import logging
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
+
+from pyramid_moa import __version__
+from pyramid_moa.inference.gate import Gate
+from pyramid_moa.inference.gateway.access import Door
+from pyramid_moa.inference.gateway.admission import Admission
+from pyramid_moa.inference.gateway.api_error import ApiError
+from pyramid_moa.inference.gateway.api_request import (
+    ChatRequest,
+    CompletionRequest,
+    TextRequest,
+    read_request,
+)
+from pyramid_moa.inference.gateway.disconnects import ClientGoneError, unless_gone
+from pyramid_moa.inference.gateway.gated_answer import Opened
+from pyramid_moa.inference.gateway.gateway import Gateway
+from pyramid_moa.inference.gateway.metrics import CONTENT_TYPE, Metrics
+from pyramid_moa.inference.gateway.settings import GatewaySettings
+
+__all__ = ["build_app"]
+
+_log = logging.getLogger("pyramid_moa.gateway")
+# A client that sends its request a byte at a time would hold a connection for ever.
+_BODY_S = 60.0
+# As nginx writes it: the client closed the request. Nobody is sent it; logs and metrics hold it.
+_GONE = 499
+_JSON = "application/json"
+
+
+def build_app(gate: Gate, settings: GatewaySettings, *, keys: list[str]) -> Starlette:
+    """Make the ASGI application.
+
+    Args:
+        gate: what decides and answers; closed by its owner, after the application has ended.
+        settings: limits.
+        keys: of clients; none lets in whoever calls this machine itself.
+    """
+    site = _Site(gate, settings, Door(keys, settings.access))
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        site.open()
+        try:
+            yield
+        finally:
+            await site.close()
+
+    return Starlette(
+        lifespan=lifespan,
+        routes=[
+            Route("/v1/chat/completions", _Completions(site, ChatRequest), methods=["POST"]),
+            Route("/v1/completions", _Completions(site, TextRequest), methods=["POST"]),
+            Route("/v1/models", site.list_models),
+            Route("/v1/models/{name:path}", site.show_model),
+            Route("/healthz", site.health),
+            Route("/readyz", site.readiness),
+            Route("/metrics", site.show_metrics),
+        ],
+        exception_handlers={
+            ApiError: _api_error,
+            HTTPException: _http_exception,
+            Exception: _unexpected,
+        },
+    )
+
+
+async def _api_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, ApiError)
+    return _json(error.body(), status=error.status, headers=error.headers)
+
+
+async def _http_exception(request: Request, error: Exception) -> Response:
+    """What the routing says: no such page, no such method."""
+    assert isinstance(error, HTTPException)
+    known = "POST /v1/chat/completions, POST /v1/completions, GET /v1/models, /healthz, /readyz"
+    said = ApiError(error.status_code, f"expected one of {known} and /metrics; found another")
+    return _json(said.body(), status=said.status, headers=dict(error.headers or {}))
+
+
+async def _unexpected(request: Request, error: Exception) -> Response:
+    """A fault of the gateway's own: the log has it, the client is only told that it is one."""
+    return _json(_fault().body(), status=500)
+
+
+def _fault() -> ApiError:
+    return ApiError(500, "the gateway has a fault; its log says more", code="internal_error")
+
+
+def _json(
+    body: Mapping[str, Any], *, status: int = 200, headers: Mapping[str, str] | None = None
+) -> Response:
+    content = json.dumps(body, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    return Response(
+        content.encode("utf-8", "replace"), status, dict(headers or {}), media_type=_JSON
+    )
+
+
+class _Site:
+    """What all routes share; the gateway is there while the application runs."""
+
+    def __init__(self, gate: Gate, settings: GatewaySettings, door: Door) -> None:
+        self.settings = settings
+        self.door = door
+        self.metrics = Metrics()
+        self.admission = Admission(settings.load)
+        self.gateway: Gateway
+        self._gate = gate
+        self._created = int(time.time())
+
+    def open(self) -> None:
+        self.gateway = Gateway(self._gate, self.settings, self.metrics)
+        self.metrics.watch(
+            working=lambda: self.admission.working,
+            waiting=lambda: self.admission.waiting,
+            breakers=lambda: {
+                name: upstream.breaker.state for name, upstream in self.gateway.upstreams.items()
+            },
+        )
+
+    async def close(self) -> None:
+        await self.gateway.close()
+
+    async def list_models(self, request: Request) -> Response:
+        self.door.check(request.headers)
+        rows = [self._model(name) for name in self.gateway.models]
+        return _json({"object": "list", "data": rows})
+
+    async def show_model(self, request: Request) -> Response:
+        self.door.check(request.headers)
+        name = request.path_params["name"]
+        if name not in self.gateway.models:
+            raise ApiError(404, "no such model", code="model_not_found", param="model")
+        return _json(self._model(name))
+
+    async def health(self, request: Request) -> Response:
+        return _json({"status": "ok", "version": __version__})
+
+    async def readiness(self, request: Request) -> Response:
+        """Ready while any model can answer: the others are done without."""
+        states = await self.gateway.states()
+        ready = "ok" in states.values()
+        body = {"status": "ready" if ready else "no model can be reached", "models": states}
+        return _json(body, status=200 if ready else 503)
+
+    async def show_metrics(self, request: Request) -> Response:
+        self.door.check(request.headers)
+        return Response(self.metrics.text(), headers={"content-type": CONTENT_TYPE})
+
+    def _model(self, name: str) -> dict[str, Any]:
+        return {"id": name, "object": "model", "created": self._created, "owned_by": "pyramid-moa"}
+
+
+@dataclass(kw_only=True)
+class _Account:
+    """What is known of a request, for log and metrics."""
+
+    number: str = ""
+    model: str = "other"
+    route: str = "none"
+    streamed: bool = False
+    block: Mapping[str, Any] | None = None
+    usage: Mapping[str, int] | None = None
+    code: str | None = None
+
+    def fields(self) -> dict[str, object]:
+        block = self.block or {}
+        shown = (
+            "escalated",
+            "degraded",
+            "answered_by",
+            "p_ensemble_fails",
+            "threshold",
+            "models_called",
+            "cost_usd",
+            "saved_usd",
+            "members_s",
+            "router_s",
+            "oracle_s",
+        )
+        own = {"id": self.number, "model": self.model, "route": self.route, "error": self.code}
+        return {
+            **own,
+            "streamed": self.streamed,
+            **{name: block[name] for name in shown if name in block},
+            **(self.usage or {}),
+        }
+
+
+class _Completions:
+    """The ASGI application of one kind of completions."""
+
+    def __init__(self, site: _Site, kind: type[CompletionRequest]) -> None:
+        self._site = site
+        self._kind = kind
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        account, started = _Account(), time.perf_counter()
+        status = 500
+        begun = False
+
+        async def sending(message: Any) -> None:  # noqa: ANN401 - a message of ASGI
+            nonlocal status, begun
+            if message["type"] == "http.response.start":
+                status, begun = message["status"], True
+            await send(message)
+
+        try:
+            await self._serve(scope, receive, sending, account)
+        except (ClientGoneError, ClientDisconnect):
+            status = _GONE
+        except ApiError as error:
+            account.code = error.code
+            await _api_response(error)(scope, receive, sending)
+        except Exception:
+            account.code = "internal_error"
+            _log.exception("a request failed by a fault of the gateway's own")
+            if begun:
+                raise
+            await _api_response(_fault())(scope, receive, sending)
+        finally:
+            seconds = time.perf_counter() - started
+            self._site.metrics.ended(account.model, account.route, status, seconds)
+            fields = {**account.fields(), "status": status, "seconds": round(seconds, 6)}
+            _log.info("request", extra={"fields": fields})
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send, account: _Account) -> None:
+        headers = Headers(scope=scope)
+        self._site.door.check(headers)
+        body = await _read_body(
+            Request(scope, receive), most=self._site.settings.requests.body_bytes
+        )
+        request = read_request(self._kind, body)
+        gateway = self._site.gateway
+        plan = gateway.plan(request, headers)
+        account.model = request.model
+        account.route = "direct" if not hasattr(plan, "questions") else "pyramid"
+        account.streamed = bool(request.stream)
+        form = gateway.form_of(request)
+        account.number = form.id
+        loop = asyncio.get_running_loop()
+        until = loop.time() + self._site.settings.faults.deadline_s
+
+        def note(block: Mapping[str, Any], usage: Mapping[str, int]) -> None:
+            account.block, account.usage = block, usage
+            self._site.metrics.decided(block, usage)
+
+        async def whole() -> None:
+            async with self._site.admission.turn():
+                reply = await gateway.whole(request, plan, form, until=until, note=note)
+            response = _json(reply.body, headers={**reply.headers, "x-request-id": form.id})
+            await response(scope, receive, send)
+
+        async def stream() -> None:
+            begun = time.perf_counter()
+            parts = gateway.stream(request, plan, form, until=until, note=note)
+            async with self._site.admission.turn(), aclosing(parts):
+                opened = await anext(parts)
+                assert isinstance(opened, Opened)
+                self._site.metrics.began(account.route, time.perf_counter() - begun)
+                await send(_stream_head({**opened.headers, "x-request-id": form.id}))
+                async for part in parts:
+                    assert isinstance(part, bytes)
+                    await send({"type": "http.response.body", "body": part, "more_body": True})
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+        await unless_gone(receive, stream() if request.stream else whole())
+
+
+def _api_response(error: ApiError) -> Callable[[Scope, Receive, Send], Awaitable[None]]:
+    return _json(error.body(), status=error.status, headers=error.headers)
+
+
+def _stream_head(headers: Mapping[str, str]) -> dict[str, Any]:
+    own = {
+        "content-type": "text/event-stream; charset=utf-8",
+        "cache-control": "no-cache",
+        # Proxies such as nginx would collect events otherwise.
+        "x-accel-buffering": "no",
+        **headers,
+    }
+    raw = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in own.items()]
+    return {"type": "http.response.start", "status": 200, "headers": raw}
+
+
+async def _read_body(request: Request, *, most: int) -> bytes:
+    """Read a body of JSON, no more of it than may come.
+
+    Raises:
+        ApiError: it is said to be something else, is too large, or takes too long.
+    """
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    # A page in a browser may send other kinds anywhere without being asked for leave.
+    if kind != _JSON:
+        raise ApiError(
+            415, f"content-type: expected {_JSON}, found another", code="unsupported_media_type"
+        )
+    too_large = ApiError(
+        413, f"expected a body of at most {most} bytes, found more", code="body_too_large"
+    )
+    said = request.headers.get("content-length", "0")
+    if said.isascii() and said.isdigit() and int(said[:20]) > most:
+        raise too_large
+    pieces, size = [], 0
+    try:
+        async with asyncio.timeout(_BODY_S):
+            async for piece in request.stream():
+                size += len(piece)
+                if size > most:
+                    raise too_large
+                pieces.append(piece)
+    except TimeoutError:
+        raise ApiError(408, "the request took too long to come", code="timeout") from None
+    return b"".join(pieces)

@@ -1,0 +1,213 @@
+"""The gateway itself: a gate, its models as upstreams, and what is done with a request."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import Any
+
+from pyramid_moa.backends import Backend, HiddenStates, ModelSpec, open_backend
+from pyramid_moa.backends.openai_api import OpenAIBackend
+from pyramid_moa.backends.openai_relay import RelayError
+from pyramid_moa.errors import BackendError
+from pyramid_moa.inference.gate import Gate, OpenModel
+from pyramid_moa.inference.gateway.api_request import ChatRequest, CompletionRequest
+from pyramid_moa.inference.gateway.direct_answer import (
+    DirectModel,
+    direct_stream,
+    direct_whole,
+    local_stream,
+)
+from pyramid_moa.inference.gateway.gated_answer import (
+    Note,
+    Opened,
+    Whole,
+    gated_stream,
+    gated_whole,
+)
+from pyramid_moa.inference.gateway.live_course import Models
+from pyramid_moa.inference.gateway.metrics import Metrics
+from pyramid_moa.inference.gateway.plan import Direct, Gated, check_names, offered_models, plan_of
+from pyramid_moa.inference.gateway.reply import ReplyForm
+from pyramid_moa.inference.gateway.settings import Faults, GatewaySettings
+from pyramid_moa.inference.gateway.upstream import Upstream
+
+__all__ = ["Gateway", "forgiving"]
+
+# Grading and scoring hold the interpreter most of the time: more threads would only wait.
+_JUDGES = 4
+_CHECK_EVERY_S = 2.0
+
+
+class Gateway:
+    """Answers requests; belongs to the event loop that it is made in."""
+
+    def __init__(self, gate: Gate, settings: GatewaySettings, metrics: Metrics) -> None:
+        """Put upstreams around a gate's backends, which stay the gate's to close.
+
+        Args:
+            gate: what decides, and the backends.
+            settings: limits.
+            metrics: told of every call and decision.
+
+        Raises:
+            ConfigError: a model goes by the pyramid's own name.
+        """
+        pyramid = gate.rules.pyramid
+        check_names(pyramid)
+        self.settings = settings
+        self.rules = gate.rules
+        self.models = offered_models(gate.rules)
+        self._metrics = metrics
+        self._judges = ThreadPoolExecutor(_JUDGES, thread_name_prefix="judge")
+        self._upstreams = {
+            spec.name: Upstream(
+                serving_spec(spec, settings.faults),
+                gate.backends[spec.name],
+                settings.faults,
+                ended=metrics.call_ended,
+            )
+            for spec in pyramid.models
+        }
+        self._models = Models(
+            upstreams=self._upstreams,
+            member_timeout_s=settings.faults.member_timeout_s,
+            judges=self._judges,
+        )
+        self._checked: tuple[float, asyncio.Task[dict[str, str]]] | None = None
+
+    @property
+    def upstreams(self) -> Mapping[str, Upstream]:
+        """Every model by name."""
+        return self._upstreams
+
+    def plan(self, request: CompletionRequest, headers: Mapping[str, str]) -> Gated | Direct:
+        """Decide what is to be done with a request; see ``plan_of``."""
+        return plan_of(request, headers, self.rules, self.settings)
+
+    async def whole(
+        self,
+        request: CompletionRequest,
+        plan: Gated | Direct,
+        form: ReplyForm,
+        *,
+        until: float,
+        note: Note,
+    ) -> Whole:
+        """Answer when all is decided.
+
+        Raises:
+            ApiError: there is no answer.
+        """
+        if isinstance(plan, Gated):
+            return await gated_whole(plan, self._models, form, until=until, note=note)
+        return await direct_whole(self._direct(plan), request, form, until=until, note=note)
+
+    def stream(
+        self,
+        request: CompletionRequest,
+        plan: Gated | Direct,
+        form: ReplyForm,
+        *,
+        until: float,
+        note: Note,
+    ) -> AsyncGenerator[Opened | bytes, None]:
+        """Answer as it comes: first that the stream can begin, then its events.
+
+        Raises:
+            ApiError: by the generator, before it has begun: there is no answer.
+        """
+        options = request.stream_options
+        rest: dict[str, Any] = {
+            "until": until,
+            "with_usage": options is not None and options.include_usage,
+            "note": note,
+        }
+        if isinstance(plan, Gated):
+            return gated_stream(plan, self._models, form, **rest)
+        model = self._direct(plan)
+        begin = direct_stream if model.upstream.is_served else local_stream
+        return begin(model, request, form, **rest)
+
+    def form_of(self, request: CompletionRequest) -> ReplyForm:
+        """What all parts of the reply to a request have in common."""
+        wanted = getattr(request, "logprobs", None)
+        return ReplyForm(
+            chat=isinstance(request, ChatRequest),
+            model=request.model,
+            # For texts it is a number of alternatives, of which 0 still wants the token's own.
+            logprobs=wanted is not None and wanted is not False,
+        )
+
+    async def states(self) -> dict[str, str]:
+        """How each model is: ``ok``, or what is wrong with it; looked at every few seconds."""
+        loop = asyncio.get_running_loop()
+        if self._checked is None or loop.time() - self._checked[0] > _CHECK_EVERY_S:
+            self._checked = (loop.time(), asyncio.ensure_future(self._look()))
+        # Shared: a caller that goes away must not end the look of the others.
+        return await asyncio.shield(self._checked[1])
+
+    async def close(self) -> None:
+        """Close what is the gateway's own."""
+        if self._checked is not None:
+            self._checked[1].cancel()
+        for upstream in self._upstreams.values():
+            await upstream.close()
+        self._judges.shutdown(wait=False, cancel_futures=True)
+
+    async def _look(self) -> dict[str, str]:
+        return dict(
+            zip(
+                self._upstreams,
+                await asyncio.gather(*map(_state, self._upstreams.values())),
+                strict=True,
+            )
+        )
+
+    def _direct(self, plan: Direct) -> DirectModel:
+        pyramid = self.rules.pyramid
+        return DirectModel(
+            plan,
+            self._upstreams[plan.model],
+            is_oracle=plan.model == pyramid.oracle.name,
+            sampling=pyramid.sampling,
+            chat=pyramid.prompt.chat,
+        )
+
+
+async def _state(upstream: Upstream) -> str:
+    if upstream.breaker.state == "open":
+        return "left alone after failures"
+    try:
+        await upstream.check()
+    except RelayError:
+        return "unreachable"
+    return "ok"
+
+
+def serving_spec(spec: ModelSpec, faults: Faults) -> ModelSpec:
+    """A model's entry with the tries and the time that a live request has."""
+    return replace(
+        spec, max_retries=faults.retries, timeout_s=min(spec.timeout_s, faults.deadline_s)
+    )
+
+
+def forgiving(faults: Faults, *, say: Callable[[str], None]) -> OpenModel:
+    """How the gateway opens models: one whose server is not there yet is no reason not to serve.
+
+    Args:
+        faults: the tries and the time that calls have.
+        say: told of models that are not there.
+    """
+
+    def open_model(spec: ModelSpec, *, hidden_states: HiddenStates | None) -> Backend:
+        own = serving_spec(spec, faults)
+        try:
+            return open_backend(own, hidden_states=hidden_states)
+        except BackendError as error:
+            if not (spec.is_served and error.can_retry):
+                raise
+            say(f"{error}; serving without it until it is there")
+            return OpenAIBackend(own, hidden_states=hidden_states)
+
+    return open_model

@@ -1,0 +1,130 @@
+"""What Prometheus is told; no metric holds a text or a name that a client has made up."""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from pyramid_moa.inference.gateway.circuit_breaker import BreakerState
+from pyramid_moa.inference.gateway.upstream import CallResult
+
+__all__ = ["CONTENT_TYPE", "Metrics"]
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
+_ROUTER_SECONDS = (0.0005, 0.001, 0.002, 0.003, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5)
+_SHARES = tuple(place / 20 for place in range(1, 21))
+_STATES: dict[BreakerState, int] = {"closed": 0, "half-open": 1, "open": 2}
+
+
+class Metrics:
+    """The metrics of one gateway, in a registry of their own."""
+
+    def __init__(self) -> None:
+        """Begin with nothing counted."""
+        self._registry = CollectorRegistry()
+        own: dict[str, Any] = {"namespace": "pyramid_moa", "registry": self._registry}
+        self._requests = Counter(
+            "requests",
+            "Requests by model asked for, route and status.",
+            ["model", "route", "status"],
+            **own,
+        )
+        self._request_s = Histogram(
+            "request_seconds", "Whole requests.", ["route"], buckets=_SECONDS, **own
+        )
+        self._first_s = Histogram(
+            "first_byte_seconds", "Until a stream began.", ["route"], buckets=_SECONDS, **own
+        )
+        self._escalations = Counter("escalations", "Judged requests that asked the oracle.", **own)
+        self._judged = Counter("judged", "Requests that the router, or the vote, judged.", **own)
+        self._degraded = Counter(
+            "degraded", "Answers of the ensemble for want of the oracle.", **own
+        )
+        self._calls = Counter(
+            "model_calls", "Calls of models by how they ended.", ["model", "result"], **own
+        )
+        self._call_s = Histogram(
+            "model_call_seconds", "Calls that were answered.", ["model"], buckets=_SECONDS, **own
+        )
+        self._stage_s = Histogram(
+            "stage_seconds", "Members and oracle.", ["stage"], buckets=_SECONDS, **own
+        )
+        self._router_s = Histogram(
+            "router_seconds", "Grading, features and router.", buckets=_ROUTER_SECONDS, **own
+        )
+        self._p_fails = Histogram(
+            "p_ensemble_fails", "The router's probability.", buckets=_SHARES, **own
+        )
+        self._tokens = Counter("tokens", "Of all calls.", ["kind"], **own)
+        self._cost = Counter("cost_usd", "Price of all calls.", **own)
+        self._oracle_cost = Counter(
+            "oracle_cost_usd", "What asking the oracle every time would have cost.", **own
+        )
+        self._in_progress = Gauge("requests_in_progress", "Worked on now.", **own)
+        self._waiting = Gauge("requests_waiting", "Waiting for their turn.", **own)
+
+    def watch(
+        self,
+        *,
+        working: Callable[[], int],
+        waiting: Callable[[], int],
+        breakers: Callable[[], Mapping[str, BreakerState]],
+    ) -> None:
+        """Say where to look when Prometheus asks."""
+        self._in_progress.set_function(working)
+        self._waiting.set_function(waiting)
+        self._registry.register(_Breakers(breakers))
+
+    def call_ended(self, model: str, result: CallResult, seconds: float) -> None:
+        """Count a call of a model."""
+        self._calls.labels(model, result).inc()
+        if result == "answered":
+            self._call_s.labels(model).observe(seconds)
+
+    def decided(self, block: Mapping[str, Any], usage: Mapping[str, int]) -> None:
+        """Count a decision by its ``pyramid`` block, and the tokens that it took."""
+        for kind in ("prompt", "completion"):
+            self._tokens.labels(kind).inc(usage.get(f"{kind}_tokens", 0))
+        self._cost.inc(block.get("cost_usd") or 0.0)
+        for one in block.get("choices", [block]):
+            if one["route"] == "direct":
+                self._oracle_cost.inc(one.get("cost_usd") or 0.0)
+                continue
+            self._judged.inc()
+            self._escalations.inc(one["escalated"])
+            self._degraded.inc(one["degraded"])
+            self._oracle_cost.inc(one["oracle_cost_usd"])
+            self._p_fails.observe(one["p_ensemble_fails"])
+            self._router_s.observe(one["router_s"])
+            for stage in ("members", "oracle"):
+                if one[f"{stage}_s"] > 0:
+                    self._stage_s.labels(stage).observe(one[f"{stage}_s"])
+
+    def began(self, route: str, seconds: float) -> None:
+        """Count the wait for a stream's first byte."""
+        self._first_s.labels(route).observe(seconds)
+
+    def ended(self, model: str, route: str, status: int, seconds: float) -> None:
+        """Count a request; the model is one that is offered, or ``other``."""
+        self._requests.labels(model, route, str(status)).inc()
+        self._request_s.labels(route).observe(seconds)
+
+    def text(self) -> bytes:
+        """All of it in Prometheus's text format."""
+        return generate_latest(self._registry)
+
+
+class _Breakers(Collector):
+    def __init__(self, states: Callable[[], Mapping[str, BreakerState]]) -> None:
+        self._states = states
+
+    def collect(self) -> Iterable[Metric]:
+        family = GaugeMetricFamily(
+            "pyramid_moa_breaker_state", "0 closed, 1 half-open, 2 open.", labels=["model"]
+        )
+        for model, state in self._states().items():
+            family.add_metric([model], _STATES[state])
+        yield family

@@ -1,0 +1,133 @@
+"""``pyramid-moa serve``: the gateway as a program, from its files to its last request."""
+
+import logging
+import os
+import signal
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+import uvicorn
+
+from pyramid_moa.config_file import load_config
+from pyramid_moa.inference.gate import Gate
+from pyramid_moa.inference.gateway.access import check_bind, read_keys
+from pyramid_moa.inference.gateway.app import build_app
+from pyramid_moa.inference.gateway.gateway import forgiving
+from pyramid_moa.inference.gateway.json_logs import log_as_json
+from pyramid_moa.inference.gateway.settings import GatewaySettings
+from pyramid_moa.router_model.policy import PolicyKind
+
+__all__ = ["serve"]
+
+_KEEP_ALIVE_S = 75
+
+
+def serve(
+    pyramid: str | Path,
+    *,
+    router: str | Path | None = None,
+    operating_point: str | None = None,
+    threshold: float | None = None,
+    policy: PolicyKind | None = None,
+    config: Path | None = None,
+    host: str = "127.0.0.1",
+    port: int = 8800,
+    show: Callable[[str], None],
+) -> None:
+    """Serve until SIGTERM or SIGINT; then finish what is under way.
+
+    Args:
+        pyramid: YAML file of the pyramid, or ``embedded``.
+        router: checkpoint folder; None for the vote rule.
+        operating_point: see ``Gate.from_config``.
+        threshold: likewise.
+        policy: likewise.
+        config: YAML file of ``GatewaySettings``; the defaults where left out.
+        host: address to listen at.
+        port: of TCP; 0 takes a free one.
+        show: hears where it listens, once it does.
+
+    Raises:
+        BackendError: a model can't be loaded.
+        CheckpointError: the checkpoint is damaged or does not fit.
+        ConfigError: a file or option is wrong, or other machines could ask without a key.
+        OSError: the address is in use, or none of this machine's.
+    """
+    settings = GatewaySettings() if config is None else load_config(GatewaySettings, config)
+    keys = read_keys(settings.access, os.environ)
+    check_bind(host, settings.access, keys=bool(keys))
+    log_as_json()
+    log = logging.getLogger("pyramid_moa.gateway")
+    # Before models are loaded, which may take minutes.
+    with _listening(host, port) as listener:
+        gate = Gate.from_config(
+            pyramid,
+            router=router,
+            operating_point=operating_point,
+            threshold=threshold,
+            policy=policy,
+            open_model=forgiving(settings.faults, say=log.warning),
+        )
+        with gate:
+            app = build_app(gate, settings, keys=keys)
+            server = _Server(
+                uvicorn.Config(
+                    app,
+                    # Its head is bounded; the faster parser's is not.
+                    http="h11",
+                    h11_max_incomplete_event_size=settings.requests.header_bytes,
+                    ws="none",
+                    lifespan="on",
+                    access_log=False,
+                    log_config=None,
+                    server_header=False,
+                    timeout_keep_alive=_KEEP_ALIVE_S,
+                    timeout_graceful_shutdown=round(settings.load.drain_s),
+                ),
+                when_up=lambda: show(f"serving {_address(listener)}"),
+            )
+            _run(server, listener)
+    log.info("stopped")
+
+
+class _Server(uvicorn.Server):
+    """Says when it is there."""
+
+    def __init__(self, config: uvicorn.Config, *, when_up: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._when_up = when_up
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            self._when_up()
+
+
+def _run(server: _Server, listener: socket.socket) -> None:
+    # When all is over uvicorn gives a signal back that it was stopped by: it has done its work.
+    before = {
+        number: signal.signal(number, lambda *_: None) for number in (signal.SIGTERM, signal.SIGINT)
+    }
+    try:
+        server.run([listener])
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _listening(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host.strip("[]"), port))
+    except OSError as error:
+        listener.close()
+        raise OSError(f"can't listen at {host}:{port}: {error.strerror or error}") from error
+    return listener
+
+
+def _address(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}/v1" if ":" in host else f"http://{host}:{port}/v1"
