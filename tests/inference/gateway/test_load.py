@@ -1,0 +1,208 @@
+"""More requests than can be worked on, and what is seen of them from outside."""
+
+import asyncio
+import json
+import logging
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from faulty_server import soon
+from running_gateway import QUESTION, QUICK, chat_body, fails, running_gateway, says
+
+from pyramid_moa.errors import ConfigError
+from pyramid_moa.inference.gateway.json_logs import JsonFormatter
+from pyramid_moa.inference.gateway.merging import all_of, merged
+from pyramid_moa.inference.gateway.settings import Faults, GatewaySettings, Load
+
+AGREE = {"a": says("#### 16"), "b": says("#### 16"), "oracle": says("#### 99")}
+
+
+def test_past_the_queue_requests_are_told_to_come_back():
+    slow = {"a": says("#### 16", delay_s=1.0), "b": says("#### 16"), "oracle": says("#### 99")}
+    settings = GatewaySettings(faults=QUICK, load=Load(max_concurrency=1, max_queue=1))
+    with running_gateway(slow, settings=settings) as gateway, ThreadPoolExecutor() as pool:
+
+        def gauge(name):
+            return f"pyramid_moa_requests_{name} 1.0" in gateway.get("/metrics").text
+
+        first = pool.submit(gateway.post, chat_body())
+        assert soon(lambda: gauge("in_progress"))
+        second = pool.submit(gateway.post, chat_body())
+        assert soon(lambda: gauge("waiting"))
+        refused = gateway.post(chat_body(stream=True))
+        assert refused.status_code == 429
+        assert int(refused.headers["retry-after"]) >= 1
+        assert refused.json()["error"]["type"] == "rate_limit_error"
+        assert first.result().status_code == second.result().status_code == 200
+        assert gateway.post(chat_body()).status_code == 200
+
+
+def test_nobody_waits_for_ever_for_his_turn():
+    slow = {"a": says("#### 16", delay_s=1.5), "b": says("#### 16"), "oracle": says("#### 99")}
+    settings = GatewaySettings(faults=QUICK, load=Load(max_concurrency=1, queue_wait_s=0.2))
+    with running_gateway(slow, settings=settings) as gateway, ThreadPoolExecutor() as pool:
+        first = pool.submit(gateway.post, chat_body())
+        assert soon(gateway.servers["a"].started.is_set)
+        begun = time.monotonic()
+        assert gateway.post(chat_body()).status_code == 429
+        assert time.monotonic() - begun < 1
+        assert first.result().is_success
+
+
+def test_many_requests_at_once_are_all_answered():
+    with running_gateway(AGREE) as gateway, ThreadPoolExecutor(20) as pool:
+        replies = list(pool.map(lambda _: gateway.post(chat_body()), range(60)))
+        assert {reply.status_code for reply in replies} == {200}
+        assert {reply.json()["choices"][0]["message"]["content"] for reply in replies} == {
+            "#### 16"
+        }
+
+
+def test_readiness_says_which_models_can_not_be_reached():
+    with running_gateway({**AGREE, "a": fails()}) as gateway:
+        reply = gateway.get("/readyz")
+        assert reply.status_code == 200
+        assert reply.json()["models"] == {"a": "unreachable", "b": "ok", "oracle": "ok"}
+    with running_gateway({"a": fails(), "oracle": fails()}) as gateway:
+        assert gateway.get("/readyz").status_code == 503
+        assert gateway.get("/healthz").status_code == 200
+
+
+def value(metrics, name):
+    (line,) = [line for line in metrics.splitlines() if line.startswith(f"{name} ")]
+    return float(line.split()[-1])
+
+
+def test_metrics_count_what_has_happened():
+    differ = {**AGREE, "b": says("#### 8")}
+    with running_gateway(differ) as gateway:
+        gateway.ask()
+        gateway.ask(extra_body={"pyramid": {"threshold": 0.9}})
+        gateway.ask(model="a")
+        gateway.stream(n=2, temperature=1.0)
+        gateway.post(chat_body(model="nobody" * 20))
+        assert soon(lambda: 'status="404"' in gateway.get("/metrics").text)
+        metrics = gateway.get("/metrics").text
+    requests = "pyramid_moa_requests_total"
+    assert value(metrics, f'{requests}{{model="pyramid",route="pyramid",status="200"}}') == 3
+    assert value(metrics, f'{requests}{{model="a",route="direct",status="200"}}') == 1
+    assert value(metrics, f'{requests}{{model="other",route="none",status="404"}}') == 1
+    assert value(metrics, "pyramid_moa_judged_total") == 4
+    assert value(metrics, "pyramid_moa_escalations_total") == 3
+    assert value(metrics, "pyramid_moa_p_ensemble_fails_count") == 4
+    assert value(metrics, 'pyramid_moa_stage_seconds_count{stage="oracle"}') == 3
+    assert value(metrics, 'pyramid_moa_model_calls_total{model="a",result="answered"}') == 5
+    assert value(metrics, 'pyramid_moa_first_byte_seconds_count{route="pyramid"}') == 1
+    prompts = 7 * (4 * 2 + 3 + 1)
+    assert value(metrics, 'pyramid_moa_tokens_total{kind="prompt"}') == prompts
+    assert value(metrics, "pyramid_moa_cost_usd_total") > 0
+    assert "nobody" not in metrics
+
+
+def test_the_log_has_a_line_a_request_and_no_text(caplog):
+    with caplog.at_level(logging.INFO, logger="pyramid_moa"), running_gateway(AGREE) as gateway:
+        gateway.ask()
+        gateway.post(chat_body(temperature=9))
+        assert soon(lambda: len(caplog.records) >= 2)
+    lines = [json.loads(JsonFormatter().format(record)) for record in caplog.records]
+    answered, refused = [line for line in lines if line["message"] == "request"]
+    assert answered["model"] == "pyramid"
+    assert answered["status"] == 200
+    assert answered["models_called"] == ["a", "b"]
+    assert answered["prompt_tokens"] == 14
+    assert answered["seconds"] > 0
+    assert (refused["status"], refused["error"]) == (400, "invalid_value")
+    assert QUESTION not in str(lines)
+    assert "####" not in str(lines)
+
+
+def test_a_fault_of_the_gateways_own_is_not_shown_to_clients(monkeypatch, caplog):
+    from pyramid_moa.inference.gateway import live_course
+
+    def broken(*given, **fields):
+        raise RuntimeError("secret detail")
+
+    monkeypatch.setattr(live_course, "Course", broken)
+    with running_gateway(AGREE) as gateway:
+        for stream in (False, True):
+            reply = gateway.post(chat_body(stream=stream))
+            assert reply.status_code == 500
+            assert reply.json()["error"]["code"] == "internal_error"
+            assert "secret detail" not in reply.text
+    assert "secret detail" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("kind", "fields", "said"),
+    [
+        (Faults, {"deadline_s": 0.0}, "deadline_s: expected seconds"),
+        (Faults, {"retries": -1, "breaker_failures": 0}, "retries.*breaker_failures"),
+        (Faults, {"hedge_after_s": float("nan")}, "hedge_after_s"),
+        (Load, {"max_concurrency": 0}, "max_concurrency"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(kind, fields, said):
+    with pytest.raises(ConfigError, match=said):
+        kind(**fields)
+
+
+def test_streams_are_merged_as_they_come_and_end_together():
+    closed = []
+
+    async def numbers(own, pause, count):
+        try:
+            for number in range(count):
+                await asyncio.sleep(pause)
+                yield own, number
+        finally:
+            closed.append(own)
+
+    async def all_items():
+        streams = [numbers("a", 0.03, 3), numbers("b", 0.0, 2), numbers("c", 0.0, 0)]
+        return [item async for item in merged(streams)]
+
+    items = asyncio.run(all_items())
+    assert [item for stream, item in items if stream == 0] == [("a", k) for k in range(3)]
+    assert [item for stream, item in items if stream == 1] == [("b", k) for k in range(2)]
+
+    async def leave():
+        closed.clear()
+        stream = merged([numbers("a", 0.0, 9), numbers("b", 30.0, 9)])
+        await anext(stream)
+        await stream.aclose()
+
+    asyncio.run(asyncio.wait_for(leave(), 5))
+    assert sorted(closed) == ["a", "b"]
+
+
+def test_an_error_ends_what_runs_beside_it():
+    ended = []
+
+    async def slow():
+        try:
+            await asyncio.sleep(30)
+        finally:
+            ended.append(True)
+
+    async def wrong():
+        await asyncio.sleep(0.01)
+        raise ConfigError("no")
+
+    async def wrong_stream():
+        await wrong()
+        yield 1
+
+    async def slow_stream():
+        await slow()
+        yield 1
+
+    async def both():
+        with pytest.raises(ConfigError):
+            await all_of([slow(), wrong()])
+        stream = merged([slow_stream(), wrong_stream()])
+        with pytest.raises(ConfigError):
+            await anext(stream)
+
+    asyncio.run(asyncio.wait_for(both(), 5))
+    assert ended == [True, True]

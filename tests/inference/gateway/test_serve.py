@@ -1,0 +1,218 @@
+"""``pyramid-moa serve`` as a program, and its decisions beside those of evaluation."""
+
+import contextlib
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+
+import httpx
+import openai
+import pyarrow.parquet as pq
+import pytest
+from faulty_server import faulty_server, soon
+from processes import free_port
+from running_gateway import KEY, QUICK, chat_body, running, says
+
+from pyramid_moa.data_prep.datasets import load_queries
+from pyramid_moa.data_prep.labelled_run import read_labelled_run
+from pyramid_moa.inference.gate import Gate
+from pyramid_moa.inference.gateway.settings import GatewaySettings
+from pyramid_moa.training.evaluate import evaluate
+
+
+@contextlib.contextmanager
+def program(*arguments, keys=None):
+    """The program under way: its process, its address, and what it has logged so far."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "pyramid_moa", "serve", "--port", "0", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, **({"PYRAMID_MOA_API_KEYS": keys} if keys else {})},
+    )
+    logged = []
+    reader = threading.Thread(target=lambda: logged.extend(process.stderr))
+    reader.start()
+    try:
+        line = process.stdout.readline()
+        found = re.fullmatch(r"serving (http://\S+/v1)\n", line)
+        assert found, (line, logged)
+        yield process, found[1], logged
+    finally:
+        process.kill()
+        process.wait()
+        reader.join()
+        process.stdout.close()
+        process.stderr.close()
+
+
+def refused(*arguments):
+    """What a program that does not start says, in one line."""
+    done = subprocess.run(
+        [sys.executable, "-m", "pyramid_moa", "serve", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    assert done.returncode == 2, done
+    assert not done.stdout
+    return done.stderr.splitlines()[-1]
+
+
+def write_pyramid(folder, addresses):
+    """A pyramid of servers, the last of which is the oracle's."""
+    specs = [
+        {"name": name, "model": "m", "backend": "openai", "base_url": url}
+        for name, url in addresses.items()
+    ]
+    path = folder / "pyramid.yaml"
+    path.write_text(json.dumps({"members": specs[:-1], "oracles": specs[-1:]}))
+    return path
+
+
+@pytest.mark.parametrize("which", ["imported", "labelled", "vote"])
+def test_the_gateway_decides_as_evaluate_does(which, request, tmp_path):
+    """The same stored generations through evaluate and over HTTP: the same to the last bit."""
+    run = request.getfixturevalue("imported_run" if which == "imported" else "labelled_run")
+    names = {"imported": "trained", "labelled": "trained_on_hidden"}
+    router = request.getfixturevalue(names[which]) if which in names else None
+    evaluate(run, tmp_path / "report", router=router, split="all")
+    rows = pq.read_table(tmp_path / "report" / "decisions.parquet").to_pylist()
+    queries = read_labelled_run(run).queries
+    with (
+        Gate.from_run(run, router=router) as gate,
+        running(gate, GatewaySettings(faults=QUICK), []) as (url, _),
+        httpx.Client(timeout=20) as client,
+    ):
+        for number, (row, query) in enumerate(zip(rows, queries, strict=True)):
+            stream = number % 5 == 0
+            reply = client.post(
+                f"{url}/chat/completions", json=chat_body(query.question, stream=stream)
+            )
+            if row["final_answer"] is None:
+                # Evaluation counts it as wrong; a client is given whatever text there is.
+                continue
+            data = [line[6:] for line in reply.text.splitlines() if line.startswith("data: {")]
+            why = json.loads(data[-1] if stream else reply.text)["pyramid"]
+            assert why["answer"] == row["final_answer"]
+            assert why["ensemble_answer"] == row["ensemble_answer"]
+            assert why["escalated"] == row["escalated"]
+            assert why["models_called"] == row["models_called"]
+            assert why["p_ensemble_fails"] == row["p_ensemble_fails"]
+            assert why["p_oracle_right"] == row["p_oracle_right"]
+            assert why["cost_usd"] == pytest.approx(row["cost"], rel=1e-12)
+    assert 0 < sum(row["escalated"] for row in rows) < len(rows)
+
+
+def test_the_embedded_pyramid_served_answers_as_the_gate_does():
+    router = "pretrained:numeric"
+    queries = list(load_queries("word-problems?train=1&test=12&seed=3").queries)[-12:]
+    with Gate.from_config("embedded", router=router) as gate:
+        expected = [gate.answer(query.question) for query in queries]
+    with (
+        program("--pyramid", "embedded", "--router", router, keys=KEY) as (process, url, logged),
+        openai.OpenAI(base_url=url, api_key=KEY, max_retries=0) as client,
+    ):
+        for query, decision in zip(queries, expected, strict=True):
+            message = {"role": "user", "content": query.question}
+            reply = client.chat.completions.create(model="pyramid", messages=[message])
+            assert reply.choices[0].message.content == decision.response
+            why = reply.pyramid
+            assert why["route"] == "router"
+            assert why["escalated"] == decision.escalated
+            assert why["answered_by"] == decision.answered_by
+            assert why["p_ensemble_fails"] == pytest.approx(decision.p_ensemble_fails, abs=1e-4)
+            assert why["reason"] == decision.reason
+        names = [model.id for model in client.models.list()]
+        assert "pyramid@parity" in names
+        point = client.chat.completions.create(
+            model="pyramid@parity", messages=[message], stream=True
+        )
+        assert list(point)[-1].pyramid["answer"]
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 0
+    assert json.loads(logged[-1])["message"] == "stopped"
+
+
+@pytest.fixture(scope="module")
+def slow_servers():
+    with (
+        faulty_server(says("#### 16")) as a,
+        faulty_server(says("#### 8")) as b,
+        faulty_server(says("#### 99", delay_s=1.5)) as oracle,
+    ):
+        yield {"a": a, "b": b, "oracle": oracle}
+
+
+def test_what_is_under_way_is_finished_before_it_ends(slow_servers, tmp_path):
+    addresses = {name: server.base_url for name, server in slow_servers.items()}
+    pyramid = write_pyramid(tmp_path, addresses)
+    with program("--pyramid", str(pyramid)) as (process, url, _):
+        replies = []
+
+        def ask(stream):
+            body = chat_body(stream=stream)
+            replies.append(httpx.post(f"{url}/chat/completions", json=body, timeout=20))
+
+        askers = [threading.Thread(target=ask, args=(stream,)) for stream in (False, True)]
+        for asker in askers:
+            asker.start()
+        assert soon(lambda: slow_servers["oracle"].under_way == 2)
+        process.send_signal(signal.SIGTERM)
+        time.sleep(0.3)
+        with pytest.raises(httpx.ConnectError):
+            httpx.get(f"{url}/models")
+        for asker in askers:
+            asker.join()
+        assert [reply.status_code for reply in replies] == [200, 200]
+        assert all('"degraded":false' in reply.text for reply in replies)
+        assert "data: [DONE]" in "".join(reply.text for reply in replies)
+        assert process.wait(20) == 0
+
+
+def test_a_server_that_is_not_there_yet_is_no_reason_not_to_serve(slow_servers, tmp_path):
+    addresses = {name: server.base_url for name, server in slow_servers.items()}
+    port = free_port()
+    pyramid = write_pyramid(tmp_path, {**addresses, "a": f"http://127.0.0.1:{port}/v1"})
+    with program("--pyramid", str(pyramid)) as (_, url, logged):
+        assert soon(lambda: any("serving without it" in line for line in logged))
+        states = httpx.get(f"{url.removesuffix('/v1')}/readyz", timeout=20).json()["models"]
+        assert states == {"a": "unreachable", "b": "ok", "oracle": "ok"}
+        reply = httpx.post(f"{url}/chat/completions", json=chat_body(), timeout=20)
+        assert reply.json()["choices"][0]["message"]["content"] == "#### 99"
+
+
+def test_what_can_not_be_served_is_said_in_one_line(tmp_path):
+    open_to_all = refused("--pyramid", "embedded", "--host", "0.0.0.0")
+    assert "expected API keys" in open_to_all
+    config = tmp_path / "serve.yaml"
+    config.write_text("faults: {dedline_s: 3}")
+    assert "unknown key dedline_s" in refused("--pyramid", "embedded", "--config", str(config))
+    with faulty_server(says("x")) as server:
+        port = server.base_url.rpartition(":")[2].removesuffix("/v1")
+        assert "in use" in refused("--pyramid", "embedded", "--port", port)
+
+
+def test_a_head_that_never_ends_is_cut_off(slow_servers, tmp_path):
+    addresses = {name: server.base_url for name, server in slow_servers.items()}
+    config = tmp_path / "serve.yaml"
+    config.write_text("requests: {header_bytes: 8192}")
+    pyramid = write_pyramid(tmp_path, addresses)
+    with program("--pyramid", str(pyramid), "--config", str(config)) as (_, url, _):
+        host, port = url.removeprefix("http://").removesuffix("/v1").split(":")
+        with socket.create_connection((host, int(port)), timeout=10) as connection:
+            connection.sendall(b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n")
+            sent = 0
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+                while sent < 1 << 20:
+                    connection.sendall(b"x-padding: " + b"y" * 1000 + b"\r\n")
+                    sent += 1000
+        assert sent < 1 << 20
+        assert httpx.get(f"{url.removesuffix('/v1')}/healthz").is_success
