@@ -19,11 +19,15 @@ from faulty_server import faulty_server, soon
 from processes import free_port
 from running_gateway import KEY, QUICK, chat_body, running, says
 
+from pyramid_moa.cli import main
 from pyramid_moa.data_prep.datasets import load_queries
 from pyramid_moa.data_prep.labelled_run import read_labelled_run
 from pyramid_moa.inference.gate import Gate
 from pyramid_moa.inference.gateway.settings import GatewaySettings
 from pyramid_moa.training.evaluate import evaluate
+
+# More than the kernel keeps for a connection that nobody reads.
+_MUCH = 64 << 20
 
 
 @contextlib.contextmanager
@@ -52,18 +56,12 @@ def program(*arguments, keys=None):
         process.stderr.close()
 
 
-def refused(*arguments):
-    """What a program that does not start says, in one line."""
-    done = subprocess.run(
-        [sys.executable, "-m", "pyramid_moa", "serve", *arguments],
-        capture_output=True,
-        text=True,
-        timeout=100,
-        check=False,
-    )
-    assert done.returncode == 2, done
-    assert not done.stdout
-    return done.stderr.splitlines()[-1]
+def refused(capsys, *arguments):
+    """What the program says, in one line, before it serves anything."""
+    assert main(["serve", *arguments]) == 2
+    said = capsys.readouterr()
+    assert not said.out
+    return said.err.splitlines()[-1]
 
 
 def write_pyramid(folder, addresses):
@@ -131,9 +129,9 @@ def test_the_embedded_pyramid_served_answers_as_the_gate_does():
             assert why["p_ensemble_fails"] == pytest.approx(decision.p_ensemble_fails, abs=1e-4)
             assert why["reason"] == decision.reason
         names = [model.id for model in client.models.list()]
-        assert "pyramid@parity" in names
+        assert "pyramid@risk-10" in names
         point = client.chat.completions.create(
-            model="pyramid@parity", messages=[message], stream=True
+            model="pyramid@risk-10", messages=[message], stream=True
         )
         assert list(point)[-1].pyramid["answer"]
         process.send_signal(signal.SIGTERM)
@@ -177,42 +175,48 @@ def test_what_is_under_way_is_finished_before_it_ends(slow_servers, tmp_path):
         assert process.wait(20) == 0
 
 
-def test_a_server_that_is_not_there_yet_is_no_reason_not_to_serve(slow_servers, tmp_path):
+@pytest.fixture(scope="module")
+def with_a_member_missing(slow_servers, tmp_path_factory):
+    """The program with a small bound on heads, and nothing at the address of one of its models."""
+    folder = tmp_path_factory.mktemp("missing")
     addresses = {name: server.base_url for name, server in slow_servers.items()}
-    port = free_port()
-    pyramid = write_pyramid(tmp_path, {**addresses, "a": f"http://127.0.0.1:{port}/v1"})
-    with program("--pyramid", str(pyramid)) as (_, url, logged):
-        assert soon(lambda: any("serving without it" in line for line in logged))
-        states = httpx.get(f"{url.removesuffix('/v1')}/readyz", timeout=20).json()["models"]
-        assert states == {"a": "unreachable", "b": "ok", "oracle": "ok"}
-        reply = httpx.post(f"{url}/chat/completions", json=chat_body(), timeout=20)
-        assert reply.json()["choices"][0]["message"]["content"] == "#### 99"
+    pyramid = write_pyramid(folder, {**addresses, "a": f"http://127.0.0.1:{free_port()}/v1"})
+    config = folder / "serve.yaml"
+    config.write_text("requests: {header_bytes: 8192}\nfaults: {retries: 0}\n")
+    with program("--pyramid", str(pyramid), "--config", str(config)) as (_, url, logged):
+        yield url, logged
 
 
-def test_what_can_not_be_served_is_said_in_one_line(tmp_path):
-    open_to_all = refused("--pyramid", "embedded", "--host", "0.0.0.0")
+def test_a_server_that_is_not_there_yet_is_no_reason_not_to_serve(with_a_member_missing):
+    url, logged = with_a_member_missing
+    assert soon(lambda: any("serving without it" in line for line in logged))
+    states = httpx.get(f"{url.removesuffix('/v1')}/readyz", timeout=20).json()["models"]
+    assert states == {"a": "unreachable", "b": "ok", "oracle": "ok"}
+    reply = httpx.post(f"{url}/chat/completions", json=chat_body(), timeout=20)
+    assert reply.json()["choices"][0]["message"]["content"] == "#### 99"
+
+
+def test_a_head_that_never_ends_is_cut_off(with_a_member_missing):
+    url, _ = with_a_member_missing
+    host, port = url.removeprefix("http://").removesuffix("/v1").split(":")
+    with socket.create_connection((host, int(port)), timeout=10) as connection:
+        connection.sendall(b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n")
+        sent = 0
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            while sent < _MUCH:
+                connection.sendall(b"x-padding: " + b"y" * 1000 + b"\r\n")
+                sent += 1000
+    assert sent < _MUCH
+    assert httpx.get(f"{url.removesuffix('/v1')}/healthz").is_success
+
+
+def test_what_can_not_be_served_is_said_in_one_line(tmp_path, capsys):
+    open_to_all = refused(capsys, "--pyramid", "embedded", "--host", "0.0.0.0")
     assert "expected API keys" in open_to_all
     config = tmp_path / "serve.yaml"
     config.write_text("faults: {dedline_s: 3}")
-    assert "unknown key dedline_s" in refused("--pyramid", "embedded", "--config", str(config))
+    wrong = refused(capsys, "--pyramid", "embedded", "--config", str(config))
+    assert "unknown key dedline_s" in wrong
     with faulty_server(says("x")) as server:
         port = server.base_url.rpartition(":")[2].removesuffix("/v1")
-        assert "in use" in refused("--pyramid", "embedded", "--port", port)
-
-
-def test_a_head_that_never_ends_is_cut_off(slow_servers, tmp_path):
-    addresses = {name: server.base_url for name, server in slow_servers.items()}
-    config = tmp_path / "serve.yaml"
-    config.write_text("requests: {header_bytes: 8192}")
-    pyramid = write_pyramid(tmp_path, addresses)
-    with program("--pyramid", str(pyramid), "--config", str(config)) as (_, url, _):
-        host, port = url.removeprefix("http://").removesuffix("/v1").split(":")
-        with socket.create_connection((host, int(port)), timeout=10) as connection:
-            connection.sendall(b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n")
-            sent = 0
-            with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-                while sent < 1 << 20:
-                    connection.sendall(b"x-padding: " + b"y" * 1000 + b"\r\n")
-                    sent += 1000
-        assert sent < 1 << 20
-        assert httpx.get(f"{url.removesuffix('/v1')}/healthz").is_success
+        assert "in use" in refused(capsys, "--pyramid", "embedded", "--port", port)

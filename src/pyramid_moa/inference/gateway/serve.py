@@ -57,10 +57,10 @@ def serve(
     settings = GatewaySettings() if config is None else load_config(GatewaySettings, config)
     keys = read_keys(settings.access, os.environ)
     check_bind(host, settings.access, keys=bool(keys))
-    log_as_json()
-    log = logging.getLogger("pyramid_moa.gateway")
     # Before models are loaded, which may take minutes.
     with _listening(host, port) as listener:
+        log_as_json()
+        log = logging.getLogger("pyramid_moa.gateway")
         gate = Gate.from_config(
             pyramid,
             router=router,
@@ -88,7 +88,7 @@ def serve(
                 when_up=lambda: show(f"serving {_address(listener)}"),
             )
             _run(server, listener)
-    log.info("stopped")
+        log.info("stopped")
 
 
 class _Server(uvicorn.Server):
