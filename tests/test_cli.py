@@ -25,6 +25,7 @@ VERBS = (
     "threshold",
     "benchmark",
     "answer",
+    "serve",
     "up",
     "export",
 )

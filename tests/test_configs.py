@@ -1,12 +1,14 @@
 """Every file in configs/ is loaded by what it is for."""
 
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
-from pyramid_moa.config_file import load_config
+from pyramid_moa.config_file import load_config, read_yaml
 from pyramid_moa.data_prep.prices import read_prices
 from pyramid_moa.data_prep.pyramid import load_pyramid
+from pyramid_moa.inference.gateway.settings import GatewaySettings
 from pyramid_moa.inference.served_models import served_models
 from pyramid_moa.training.config import TrainConfig
 
@@ -16,7 +18,7 @@ CONFIGS_OF_PYRAMIDS = [path for path in CONFIGS if path.stem.startswith("pyramid
 
 def test_there_are_configs_of_every_kind() -> None:
     kinds = {path.stem.split("-")[0] for path in CONFIGS}
-    assert kinds == {"pyramid", "train", "prices"}
+    assert kinds == {"pyramid", "train", "prices", "serve"}
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
@@ -28,6 +30,14 @@ def test_config_loads(path: Path) -> None:
         assert all(spec.price.input > 0 for spec in pyramid.models)
     elif path.stem.startswith("train-"):
         assert load_config(TrainConfig, path).groups
+    elif path.stem == "serve":
+        # All of them, and what holds without a file.
+        assert load_config(GatewaySettings, path) == GatewaySettings()
+        written = read_yaml(path)
+        assert written.keys() == asdict(GatewaySettings()).keys()
+        for part, fields in asdict(GatewaySettings()).items():
+            if isinstance(fields, dict):
+                assert written[part].keys() == fields.keys()
     else:
         assert all(cost.price.output > 0 for cost in read_prices(path).values())
 

@@ -241,12 +241,6 @@ def _serve_options(parser: ArgumentParser) -> None:
     _add_router(parser)
     parser.add_argument("--threshold", type=float, default=None, help="instead of the point's")
     parser.add_argument(
-        "--policy",
-        choices=["parallel", "sequential"],
-        default=None,
-        help="ask all members at once, or one step after another; else as the point says",
-    )
-    parser.add_argument(
         "--config", type=Path, default=None, help="YAML of timeouts, limits and keys"
     )
     parser.add_argument("--host", default="127.0.0.1", help="address to listen at")
