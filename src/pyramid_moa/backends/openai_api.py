@@ -2,33 +2,20 @@
 
 import asyncio
 import concurrent.futures
-import json
 import queue
-import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
-from dataclasses import replace
 from typing import Any, TypeVar, cast
 
-from pyramid_moa.backends.hidden_states_file import new_name, requested_name
 from pyramid_moa.backends.loop_thread import LoopThread
 from pyramid_moa.backends.model_spec import ModelSpec
-from pyramid_moa.backends.openai_endpoint import endpoint_of
-from pyramid_moa.backends.openai_hidden_states import served_hidden_states
-from pyramid_moa.backends.openai_reply import model_ids, read_completion, token_counts
+from pyramid_moa.backends.openai_model import OpenAIModel
 from pyramid_moa.backends.protocol import Completion, Failure, HiddenStates, Prompt, Sampling
-from pyramid_moa.errors import BackendError, ConfigError
+from pyramid_moa.errors import BackendError
 
-__all__ = ["OpenAIBackend", "request_body"]
+__all__ = ["OpenAIBackend"]
 
 _T = TypeVar("_T")
 
-# Fields that decide what comes back: with others' values the answer could not be read.
-_OWN_FIELDS = frozenset(
-    {"echo", "kv_transfer_params", "logprobs", "messages", "model", "n", "prompt", "stream"}
-)
-_CHECK_S = 10.0
-_CHECK_RETRIES = 1
-_SHOWN_MODELS = 10
 # Outcomes that may wait for whoever draws them from ``stream``, as a multiple of the requests that
 # may be under way; and how long a request waits before it looks again whether there is room.
 _WAITING = 4
@@ -55,24 +42,20 @@ class OpenAIBackend:
             ConfigError: the key's environment variable is not set, base_url is no address, or
                 extra_body holds fields that are the backend's or that are no JSON.
         """
-        from pyramid_moa.backends.openai_client import open_client, response_type
-
-        _check_extra_body(spec)
         self.name = spec.name
         self.gives_logprobs = spec.logprobs
         self._spec = spec
-        self._hidden = served_hidden_states(spec, hidden_states)
-        self.hidden_keys = self._hidden.keys if self._hidden else ()
-        self._endpoint = endpoint_of(spec)
-        self._response_type = response_type()
-        self._client = open_client(
-            self._endpoint,
-            max_concurrency=spec.max_concurrency,
-            timeout_s=spec.timeout_s,
-            max_retries=spec.max_retries,
-        )
-        self._free = asyncio.Semaphore(spec.max_concurrency)
-        self._thread = LoopThread(f"openai backend {spec.name}", at_end=self._client.close)
+        self._hidden_states = hidden_states
+        self._model = OpenAIModel(spec, hidden_states=hidden_states)
+        self.hidden_keys = self._model.hidden_keys
+        self._thread = LoopThread(f"openai backend {spec.name}", at_end=self._model.close)
+
+    def in_this_loop(self) -> OpenAIModel:
+        """The same model once more, to be asked from the caller's own event loop and closed there.
+
+        A server that asks for one answer at a time spares itself the way to another thread.
+        """
+        return OpenAIModel(self._spec, hidden_states=self._hidden_states)
 
     def check(self) -> None:
         """Ask the server whether it is there, takes the key and knows the model.
@@ -83,7 +66,7 @@ class OpenAIBackend:
         Raises:
             BackendError: it is not, or does not; ``can_retry`` where it may be later.
         """
-        self._run(self._check())
+        self._run(self._model.check())
 
     def generate(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[Completion | Failure]:
         """Answer prompts; see ``Backend.generate``. Latencies include retries.
@@ -162,7 +145,8 @@ class OpenAIBackend:
         async def take(index: int, outcome: Completion | Failure) -> None:
             outcomes[index] = outcome
 
-        await self._work_through(prompts, sampling, take)
+        workers = min(len(prompts), self._spec.max_concurrency)
+        await self._work_through(prompts, sampling, take, workers=workers)
         return cast("list[Completion | Failure]", outcomes)
 
     async def _feed(
@@ -179,7 +163,7 @@ class OpenAIBackend:
                 await asyncio.sleep(_LOOK_AGAIN_S)
 
         try:
-            await self._work_through(prompts, sampling, take)
+            await self._work_through(prompts, sampling, take, workers=self._spec.max_concurrency)
         finally:
             ready.put(None)
 
@@ -188,171 +172,20 @@ class OpenAIBackend:
         prompts: Iterable[Prompt],
         sampling: Sampling,
         take: Callable[[int, Completion | Failure], Awaitable[None]],
+        *,
+        workers: int,
     ) -> None:
         todo = iter(enumerate(prompts))
 
         async def work() -> None:
             for index, prompt in todo:
-                async with self._free:
-                    outcome = await self._answer(prompt, sampling)
-                await take(index, outcome)
+                await take(index, await self._model.answer(prompt, sampling))
 
         # A task for each request that may be under way, not one for each prompt.
         try:
             async with asyncio.TaskGroup() as group:
-                for _ in range(self._spec.max_concurrency):
+                for _ in range(workers):
                     group.create_task(work())
         except BaseExceptionGroup as several:
             # What drawing a prompt raised, as whoever made the prompts knows it.
             raise several.exceptions[0] from several
-
-    async def _answer(self, prompt: Prompt, sampling: Sampling) -> Completion | Failure:
-        import openai
-
-        started = time.perf_counter()
-        body = b""
-        try:
-            body, name = await self._post(prompt, sampling)
-            completion = read_completion(
-                body,
-                chat=prompt.messages is not None,
-                logprobs=self._spec.logprobs,
-                max_tokens=sampling.max_tokens,
-                latency_s=time.perf_counter() - started,
-            )
-            if self._hidden is None:
-                return completion
-            vectors = await self._hidden.fetch(name, body, sampling)
-            return replace(completion, hidden_states=vectors)
-        except (openai.OpenAIError, BackendError, ValueError, RecursionError) as error:
-            texts = [prompt.text or "", *(message.content for message in prompt.messages or ())]
-            explained = self._explained(error, texts)
-            # An answer that can't be used has to be paid for like any other.
-            prompt_tokens, completion_tokens = token_counts(body)
-            return Failure(
-                message=str(explained),
-                can_retry=explained.can_retry,
-                latency_s=time.perf_counter() - started,
-                prompt_tokens=prompt_tokens,
-                completion_tokens=completion_tokens,
-            )
-
-    async def _post(self, prompt: Prompt, sampling: Sampling) -> tuple[bytes, str]:
-        """Ask, and again where that may help: the answer, and the name of its hidden states."""
-        path = "/completions" if prompt.messages is None else "/chat/completions"
-        # The answer is asked for unread: the client builds its own objects from anything that
-        # looks like JSON, without a check.
-        answer: Any = await self._client.post(
-            path, body=self._request(prompt, sampling), cast_to=self._response_type
-        )
-        if self._hidden is None:
-            return answer.content, ""
-        # Every try has a name of its own: that of the one which was answered.
-        asked = json.loads(answer.request.content)["kv_transfer_params"]
-        return answer.content, requested_name(asked) or ""
-
-    def _request(self, prompt: Prompt, sampling: Sampling) -> dict[str, object]:
-        request = request_body(self._spec, prompt, sampling)
-        if self._hidden is not None:
-            request |= self._hidden.request_fields(new_name())
-        return {**request, **self._spec.extra_body}
-
-    async def _check(self) -> None:
-        from openai import APIStatusError, OpenAIError
-
-        from pyramid_moa.backends.openai_client import open_client
-
-        # Of its own, with fewer retries: who opens a backend waits for this answer.
-        client = open_client(
-            self._endpoint,
-            max_concurrency=1,
-            timeout_s=min(self._spec.timeout_s, _CHECK_S),
-            max_retries=min(self._spec.max_retries, _CHECK_RETRIES),
-        )
-        try:
-            async with client:
-                answer = await client.get("/models", cast_to=self._response_type)
-            self._check_model(model_ids(answer.content))
-        except (OpenAIError, BackendError, ValueError) as error:
-            if not (isinstance(error, APIStatusError) and error.status_code in (404, 405)):
-                raise self._unusable(error) from error
-        if self._hidden is not None:
-            await self._check_hidden_states()
-
-    async def _check_hidden_states(self) -> None:
-        from openai import OpenAIError
-
-        assert self._hidden is not None
-        sampling = Sampling(max_tokens=1)
-        try:
-            body, name = await self._post(Prompt(text="1"), sampling)
-            await self._hidden.fetch(name, body, sampling, wait_s=_CHECK_S)
-        except (OpenAIError, BackendError, ValueError) as error:
-            raise self._unusable(error) from error
-
-    def _unusable(self, error: Exception) -> BackendError:
-        from openai import APIConnectionError
-
-        explained = self._explained(error)
-        advice = ""
-        if self._spec.port is not None and isinstance(error, APIConnectionError):
-            advice = "; start it with pyramid-moa up --pyramid FILE"
-        return BackendError(
-            f"model {self.name!r}: {explained}{advice}", can_retry=explained.can_retry
-        )
-
-    def _check_model(self, known: list[str] | None) -> None:
-        if known is None or self._spec.model in known:
-            return
-        more = f" and {len(known) - _SHOWN_MODELS} more" if len(known) > _SHOWN_MODELS else ""
-        raise BackendError(
-            f"expected a model that the server has, found {self._spec.model!r}; it has "
-            f"{', '.join(known[:_SHOWN_MODELS])}{more}"
-        )
-
-    def _explained(self, error: Exception, prompt: Sequence[str] = ()) -> BackendError:
-        from pyramid_moa.backends.openai_errors import explained
-
-        return explained(error, self._endpoint, model=self._spec.model, prompt=prompt)
-
-
-def request_body(spec: ModelSpec, prompt: Prompt, sampling: Sampling) -> dict[str, object]:
-    """What a server is asked for one answer, without the entry's ``extra_body``."""
-    request: dict[str, object] = {
-        "model": spec.model,
-        "temperature": sampling.temperature,
-        "top_p": sampling.top_p,
-    }
-    if sampling.temperature > 0:
-        request["seed"] = sampling.seed
-    if sampling.stop:
-        request["stop"] = list(sampling.stop)
-    if prompt.messages is None:
-        request["prompt"] = prompt.text
-        request["max_tokens"] = sampling.max_tokens
-        if spec.logprobs:
-            request["logprobs"] = 1
-    else:
-        request["messages"] = [
-            {"role": message.role, "content": message.content} for message in prompt.messages
-        ]
-        request[spec.token_limit_field] = sampling.max_tokens
-        if spec.logprobs:
-            request["logprobs"] = True
-    return request
-
-
-def _check_extra_body(spec: ModelSpec) -> None:
-    taken = sorted(_OWN_FIELDS & spec.extra_body.keys())
-    if taken:
-        raise ConfigError(
-            f"model {spec.name!r}: extra_body: expected fields beyond those that are sent anyway, "
-            f"found {', '.join(taken)}; remove them"
-        )
-    try:
-        json.dumps(spec.extra_body, allow_nan=False)
-    except (TypeError, ValueError, RecursionError) as error:
-        # YAML knows dates, sets and infinities.
-        raise ConfigError(
-            f"model {spec.name!r}: extra_body: expected what JSON can hold; {error}"
-        ) from error

@@ -8,9 +8,10 @@ from dataclasses import replace
 from typing import Literal, TypeVar
 
 from pyramid_moa.backends import Backend, Completion, Failure, ModelSpec, Prompt, Sampling
-from pyramid_moa.backends.openai_api import request_body
+from pyramid_moa.backends.openai_api import OpenAIBackend
 from pyramid_moa.backends.openai_chunks import AnswerOfChunks, Piece
 from pyramid_moa.backends.openai_endpoint import endpoint_of
+from pyramid_moa.backends.openai_model import request_body
 from pyramid_moa.backends.openai_relay import OpenAIRelay, RelayError
 from pyramid_moa.errors import BackendError
 from pyramid_moa.inference.gateway.circuit_breaker import CircuitBreaker, Permit
@@ -45,7 +46,7 @@ class Upstream:
 
         Args:
             spec: the model's entry.
-            backend: answers what the router judges.
+            backend: answers what the router judges; of one over HTTP, its model is asked from here.
             faults: how long it may take and when it is left out.
             ended: told of each call: the model's name, how it ended and after how many seconds.
 
@@ -59,6 +60,8 @@ class Upstream:
         self._backend = backend
         self._faults = faults
         self._ended = ended
+        # From this loop: the way to the backend's own thread and back costs milliseconds.
+        self._model = backend.in_this_loop() if isinstance(backend, OpenAIBackend) else None
         self._relay = OpenAIRelay(spec) if spec.is_served else None
         self._address = endpoint_of(spec).address if spec.is_served else ""
 
@@ -83,6 +86,8 @@ class Upstream:
         """
 
         async def once() -> Completion | Failure:
+            if self._model is not None:
+                return await self._model.answer(prompt, sampling)
             try:
                 (outcome,) = await self._backend.agenerate([prompt], sampling)
             except BackendError as error:
@@ -205,9 +210,11 @@ class Upstream:
             await self._relay.check()
 
     async def close(self) -> None:
-        """Close the relay's connections."""
+        """Close the connections that are its own."""
         if self._relay is not None:
             await self._relay.close()
+        if self._model is not None:
+            await self._model.close()
 
     def _for_clients(self, message: str) -> str:
         """A message without the server's address, which is nobody's outside."""

@@ -1,0 +1,231 @@
+"""One model of an OpenAI-compatible server, in the event loop that asks it."""
+
+import asyncio
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from pyramid_moa.backends.hidden_states_file import new_name, requested_name
+from pyramid_moa.backends.model_spec import ModelSpec
+from pyramid_moa.backends.openai_endpoint import endpoint_of
+from pyramid_moa.backends.openai_hidden_states import served_hidden_states
+from pyramid_moa.backends.openai_reply import model_ids, read_completion, token_counts
+from pyramid_moa.backends.protocol import Completion, Failure, HiddenStates, Prompt, Sampling
+from pyramid_moa.errors import BackendError, ConfigError
+
+__all__ = ["OpenAIModel", "request_body"]
+
+# Fields that decide what comes back: with others' values the answer could not be read.
+_OWN_FIELDS = frozenset(
+    {"echo", "kv_transfer_params", "logprobs", "messages", "model", "n", "prompt", "stream"}
+)
+_CHECK_S = 10.0
+_CHECK_RETRIES = 1
+_SHOWN_MODELS = 10
+
+
+class OpenAIModel:
+    """Asks one model; belongs to the event loop that first uses it.
+
+    Attributes:
+        hidden_keys: the hidden states that answers carry.
+    """
+
+    def __init__(self, spec: ModelSpec, *, hidden_states: HiddenStates | None = None) -> None:
+        """Prepare the client; nothing is sent yet.
+
+        Args:
+            spec: the model's entry.
+            hidden_states: what to keep of the hidden states, where the server shares a folder
+                with this machine; None keeps nothing.
+
+        Raises:
+            BackendError: somebody else can write to the folder that the server shares.
+            ConfigError: the key's environment variable is not set, base_url is no address, or
+                extra_body holds fields that are the backend's or that are no JSON.
+        """
+        from pyramid_moa.backends.openai_client import open_client, response_type
+
+        _check_extra_body(spec)
+        self._spec = spec
+        self._hidden = served_hidden_states(spec, hidden_states)
+        self.hidden_keys = self._hidden.keys if self._hidden else ()
+        self._endpoint = endpoint_of(spec)
+        self._response_type = response_type()
+        self._client = open_client(
+            self._endpoint,
+            max_concurrency=spec.max_concurrency,
+            timeout_s=spec.timeout_s,
+            max_retries=spec.max_retries,
+        )
+        self._free = asyncio.Semaphore(spec.max_concurrency)
+
+    async def answer(self, prompt: Prompt, sampling: Sampling) -> Completion | Failure:
+        """Answer one prompt, ``max_concurrency`` of them at once."""
+        async with self._free:
+            return await self._answer(prompt, sampling)
+
+    async def check(self) -> None:
+        """Ask the server whether it is there, takes the key and knows the model.
+
+        Servers that keep no list of models pass. Where hidden states are wanted, one token is
+        asked for, to see that they come.
+
+        Raises:
+            BackendError: it is not, or does not; ``can_retry`` where it may be later.
+        """
+        from openai import APIStatusError, OpenAIError
+
+        from pyramid_moa.backends.openai_client import open_client
+
+        # Of its own, with fewer retries: who opens a backend waits for this answer.
+        client = open_client(
+            self._endpoint,
+            max_concurrency=1,
+            timeout_s=min(self._spec.timeout_s, _CHECK_S),
+            max_retries=min(self._spec.max_retries, _CHECK_RETRIES),
+        )
+        try:
+            async with client:
+                answer = await client.get("/models", cast_to=self._response_type)
+            self._check_model(model_ids(answer.content))
+        except (OpenAIError, BackendError, ValueError) as error:
+            if not (isinstance(error, APIStatusError) and error.status_code in (404, 405)):
+                raise self._unusable(error) from error
+        if self._hidden is not None:
+            await self._check_hidden_states()
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._client.close()
+
+    async def _answer(self, prompt: Prompt, sampling: Sampling) -> Completion | Failure:
+        import openai
+
+        started = time.perf_counter()
+        body = b""
+        try:
+            body, name = await self._post(prompt, sampling)
+            completion = read_completion(
+                body,
+                chat=prompt.messages is not None,
+                logprobs=self._spec.logprobs,
+                max_tokens=sampling.max_tokens,
+                latency_s=time.perf_counter() - started,
+            )
+            if self._hidden is None:
+                return completion
+            vectors = await self._hidden.fetch(name, body, sampling)
+            return replace(completion, hidden_states=vectors)
+        except (openai.OpenAIError, BackendError, ValueError, RecursionError) as error:
+            texts = [prompt.text or "", *(message.content for message in prompt.messages or ())]
+            explained = self._explained(error, texts)
+            # An answer that can't be used has to be paid for like any other.
+            prompt_tokens, completion_tokens = token_counts(body)
+            return Failure(
+                message=str(explained),
+                can_retry=explained.can_retry,
+                latency_s=time.perf_counter() - started,
+                prompt_tokens=prompt_tokens,
+                completion_tokens=completion_tokens,
+            )
+
+    async def _post(self, prompt: Prompt, sampling: Sampling) -> tuple[bytes, str]:
+        """Ask, and again where that may help: the answer, and the name of its hidden states."""
+        path = "/completions" if prompt.messages is None else "/chat/completions"
+        # The answer is asked for unread: the client builds its own objects from anything that
+        # looks like JSON, without a check.
+        answer: Any = await self._client.post(
+            path, body=self._request(prompt, sampling), cast_to=self._response_type
+        )
+        if self._hidden is None:
+            return answer.content, ""
+        # Every try has a name of its own: that of the one which was answered.
+        asked = json.loads(answer.request.content)["kv_transfer_params"]
+        return answer.content, requested_name(asked) or ""
+
+    def _request(self, prompt: Prompt, sampling: Sampling) -> dict[str, object]:
+        request = request_body(self._spec, prompt, sampling)
+        if self._hidden is not None:
+            request |= self._hidden.request_fields(new_name())
+        return {**request, **self._spec.extra_body}
+
+    async def _check_hidden_states(self) -> None:
+        from openai import OpenAIError
+
+        assert self._hidden is not None
+        sampling = Sampling(max_tokens=1)
+        try:
+            body, name = await self._post(Prompt(text="1"), sampling)
+            await self._hidden.fetch(name, body, sampling, wait_s=_CHECK_S)
+        except (OpenAIError, BackendError, ValueError) as error:
+            raise self._unusable(error) from error
+
+    def _unusable(self, error: Exception) -> BackendError:
+        from openai import APIConnectionError
+
+        explained = self._explained(error)
+        advice = ""
+        if self._spec.port is not None and isinstance(error, APIConnectionError):
+            advice = "; start it with pyramid-moa up --pyramid FILE"
+        return BackendError(
+            f"model {self._spec.name!r}: {explained}{advice}", can_retry=explained.can_retry
+        )
+
+    def _check_model(self, known: list[str] | None) -> None:
+        if known is None or self._spec.model in known:
+            return
+        more = f" and {len(known) - _SHOWN_MODELS} more" if len(known) > _SHOWN_MODELS else ""
+        raise BackendError(
+            f"expected a model that the server has, found {self._spec.model!r}; it has "
+            f"{', '.join(known[:_SHOWN_MODELS])}{more}"
+        )
+
+    def _explained(self, error: Exception, prompt: Sequence[str] = ()) -> BackendError:
+        from pyramid_moa.backends.openai_errors import explained
+
+        return explained(error, self._endpoint, model=self._spec.model, prompt=prompt)
+
+
+def request_body(spec: ModelSpec, prompt: Prompt, sampling: Sampling) -> dict[str, object]:
+    """What a server is asked for one answer, without the entry's ``extra_body``."""
+    request: dict[str, object] = {
+        "model": spec.model,
+        "temperature": sampling.temperature,
+        "top_p": sampling.top_p,
+    }
+    if sampling.temperature > 0:
+        request["seed"] = sampling.seed
+    if sampling.stop:
+        request["stop"] = list(sampling.stop)
+    if prompt.messages is None:
+        request["prompt"] = prompt.text
+        request["max_tokens"] = sampling.max_tokens
+        if spec.logprobs:
+            request["logprobs"] = 1
+    else:
+        request["messages"] = [
+            {"role": message.role, "content": message.content} for message in prompt.messages
+        ]
+        request[spec.token_limit_field] = sampling.max_tokens
+        if spec.logprobs:
+            request["logprobs"] = True
+    return request
+
+
+def _check_extra_body(spec: ModelSpec) -> None:
+    taken = sorted(_OWN_FIELDS & spec.extra_body.keys())
+    if taken:
+        raise ConfigError(
+            f"model {spec.name!r}: extra_body: expected fields beyond those that are sent anyway, "
+            f"found {', '.join(taken)}; remove them"
+        )
+    try:
+        json.dumps(spec.extra_body, allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        # YAML knows dates, sets and infinities.
+        raise ConfigError(
+            f"model {spec.name!r}: extra_body: expected what JSON can hold; {error}"
+        ) from error
