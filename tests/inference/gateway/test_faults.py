@@ -290,3 +290,32 @@ def test_the_upstreams_keys_are_nowhere_to_be_seen(monkeypatch, caplog):
     ours = [record.getMessage() for record in caplog.records if "pyramid" in record.name]
     assert ours
     assert not any(UPSTREAM_KEY in line for line in ours)
+
+
+TURNS = [
+    {"role": "user", "content": "How many legs has a spider?"},
+    {"role": "assistant", "content": "8"},
+    {"role": "user", "content": "And two?"},
+]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_where_the_oracle_is_gone_a_member_stands_in_for_it(stream):
+    with behind(fails(), says("they have 16"), fails()) as gateway:
+        reply = gateway.post(chat_body(messages=TURNS, stream=stream))
+        assert reply.status_code == 200
+        assert reply.headers["x-pyramid-answered-by"] == "b"
+        assert reply.headers["x-pyramid-degraded"] == "true"
+        assert reply.headers["x-pyramid-reason"].endswith("which failed: b stands in")
+        assert gateway.servers["b"].requests[-1].body["messages"] == TURNS
+        # What a small model may not be able to do at all is not asked of it.
+        tools = gateway.post(chat_body(tools=[{"type": "function"}], stream=stream))
+        assert tools.status_code == 503
+        assert gateway.post(chat_body(messages=TURNS, model="oracle")).status_code == 503
+
+
+def test_where_nobody_stands_in_the_oracles_error_is_told():
+    with behind(fails(), fails(), fails()) as gateway:
+        reply = gateway.post(chat_body(messages=TURNS))
+        assert reply.status_code == 503
+        assert "oracle" in reply.json()["error"]["message"]

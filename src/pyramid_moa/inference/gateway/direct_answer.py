@@ -59,19 +59,28 @@ class DirectModel:
         self.sampling = sampling
         self.chat = chat
 
+    @property
+    def is_stand_in(self) -> bool:
+        """Whether it answers in place of the one that should."""
+        return self.upstream.spec.name != self.plan.model
+
     def block(self, usage: Mapping[str, Any], seconds: float | None) -> dict[str, Any]:
         """The answer's reason and price."""
         prompt, completion = usage.get("prompt_tokens"), usage.get("completion_tokens")
         cost = None
         if isinstance(prompt, int) and isinstance(completion, int):
             cost = generation_cost_usd(self.upstream.spec, prompt, completion)
-        return direct_block(
+        block = direct_block(
             self.upstream.spec.name,
             self.plan.reason,
             is_oracle=self.is_oracle,
             cost_usd=cost,
             seconds=seconds,
         )
+        if self.is_stand_in:
+            block["degraded"] = True
+            block["reason"] += f", which failed: {self.upstream.spec.name} stands in"
+        return block
 
 
 async def direct_whole(

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import aclosing
 from dataclasses import replace
 from typing import Any
 
@@ -11,6 +12,7 @@ from pyramid_moa.backends.openai_api import OpenAIBackend
 from pyramid_moa.backends.openai_relay import RelayError
 from pyramid_moa.errors import BackendError
 from pyramid_moa.inference.gate import Gate, OpenModel
+from pyramid_moa.inference.gateway.api_error import ApiError
 from pyramid_moa.inference.gateway.api_request import ChatRequest, CompletionRequest
 from pyramid_moa.inference.gateway.direct_answer import (
     DirectModel,
@@ -28,6 +30,7 @@ from pyramid_moa.inference.gateway.gated_answer import (
 from pyramid_moa.inference.gateway.live_course import Models
 from pyramid_moa.inference.gateway.metrics import Metrics
 from pyramid_moa.inference.gateway.plan import Direct, Gated, check_names, offered_models, plan_of
+from pyramid_moa.inference.gateway.question import plain_texts
 from pyramid_moa.inference.gateway.reply import ReplyForm
 from pyramid_moa.inference.gateway.settings import Faults, GatewaySettings
 from pyramid_moa.inference.gateway.upstream import Upstream
@@ -101,7 +104,14 @@ class Gateway:
         """
         if isinstance(plan, Gated):
             return await gated_whole(plan, self._models, form, until=until, note=note)
-        return await direct_whole(self._direct(plan), request, form, until=until, note=note)
+        error = None
+        for model in self._direct(plan, request):
+            try:
+                return await direct_whole(model, request, form, until=until, note=note)
+            except ApiError as failed:
+                error = _worth_another(failed, error)
+        assert error is not None
+        raise error
 
     def stream(
         self,
@@ -125,9 +135,7 @@ class Gateway:
         }
         if isinstance(plan, Gated):
             return gated_stream(plan, self._models, form, **rest)
-        model = self._direct(plan)
-        begin = direct_stream if model.upstream.is_served else local_stream
-        return begin(model, request, form, **rest)
+        return self._direct_stream(plan, request, form, rest)
 
     def form_of(self, request: CompletionRequest) -> ReplyForm:
         """What all parts of the reply to a request have in common."""
@@ -164,15 +172,56 @@ class Gateway:
             )
         )
 
-    def _direct(self, plan: Direct) -> DirectModel:
+    async def _direct_stream(
+        self,
+        plan: Direct,
+        request: CompletionRequest,
+        form: ReplyForm,
+        options: Mapping[str, Any],
+    ) -> AsyncGenerator[Opened | bytes, None]:
+        error = None
+        for model in self._direct(plan, request):
+            begin = direct_stream if model.upstream.is_served else local_stream
+            try:
+                # Once it has begun it raises nothing any more: its last event is its error.
+                async with aclosing(begin(model, request, form, **options)) as parts:
+                    async for part in parts:
+                        yield part
+            except ApiError as failed:
+                error = _worth_another(failed, error)
+            else:
+                return
+        assert error is not None
+        raise error
+
+    def _direct(self, plan: Direct, request: CompletionRequest) -> list[DirectModel]:
+        """The model that is to answer; where the client has named none, those that can stand in."""
         pyramid = self.rules.pyramid
-        return DirectModel(
-            plan,
-            self._upstreams[plan.model],
-            is_oracle=plan.model == pyramid.oracle.name,
-            sampling=pyramid.sampling,
-            chat=pyramid.prompt.chat,
-        )
+        names = [plan.model]
+        if not plan.asked_for and not isinstance(plain_texts(request), str):
+            # The best of the others first: mid oracles from the dearest, then the members.
+            names += [spec.name for spec in reversed(pyramid.mid_oracles)] + pyramid.member_names
+        return [
+            DirectModel(
+                plan,
+                self._upstreams[name],
+                is_oracle=name == pyramid.oracle.name,
+                sampling=pyramid.sampling,
+                chat=pyramid.prompt.chat,
+            )
+            for name in names
+        ]
+
+
+def _worth_another(failed: ApiError, first: ApiError | None) -> ApiError:
+    """The error to tell where nobody answers: the first model's, whose answer was due.
+
+    Raises:
+        ApiError: it is about the request, which no other model would take either.
+    """
+    if failed.status < 500 and failed.status != 429:
+        raise failed
+    return first or failed
 
 
 async def _state(upstream: Upstream) -> str:
