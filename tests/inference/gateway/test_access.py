@@ -8,7 +8,13 @@ from running_gateway import KEY, QUICK, chat_body, running_gateway, says
 
 from pyramid_moa.errors import ConfigError
 from pyramid_moa.inference.gateway import access as access_module
-from pyramid_moa.inference.gateway.access import Door, check_bind, is_loopback, read_keys
+from pyramid_moa.inference.gateway.access import (
+    Door,
+    check_bind,
+    is_loopback,
+    read_admin_keys,
+    read_keys,
+)
 from pyramid_moa.inference.gateway.api_error import ApiError
 from pyramid_moa.inference.gateway.settings import Access, GatewaySettings
 
@@ -97,6 +103,14 @@ def test_keys_come_from_the_environment_and_from_a_file(tmp_path):
     access = Access(api_keys_env="MY_KEYS", api_keys_file=str(path))
     assert read_keys(access, {"MY_KEYS": f" {KEY} ,,"}) == [KEY, OTHER]
     assert read_keys(Access(), {}) == []
+
+
+def test_an_administrators_keys_are_nobody_elses():
+    environ = {"PYRAMID_MOA_ADMIN_KEYS": OTHER, "PYRAMID_MOA_API_KEYS": KEY}
+    assert read_admin_keys(Access(), environ) == [OTHER]
+    assert read_admin_keys(Access(), {}) == []
+    with pytest.raises(ConfigError, match="that clients have too"):
+        read_admin_keys(Access(), environ | {"PYRAMID_MOA_ADMIN_KEYS": KEY})
 
 
 def test_keys_that_are_none_are_refused_unseen(tmp_path):

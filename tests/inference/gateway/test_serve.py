@@ -31,14 +31,14 @@ _MUCH = 64 << 20
 
 
 @contextlib.contextmanager
-def program(*arguments, keys=None):
+def program(*arguments, **variables):
     """The program under way: its process, its address, and what it has logged so far."""
     process = subprocess.Popen(
         [sys.executable, "-m", "pyramid_moa", "serve", "--port", "0", *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env={**os.environ, **({"PYRAMID_MOA_API_KEYS": keys} if keys else {})},
+        env={**os.environ, **variables},
     )
     logged = []
     reader = threading.Thread(target=lambda: logged.extend(process.stderr))
@@ -115,7 +115,11 @@ def test_the_embedded_pyramid_served_answers_as_the_gate_does():
     with Gate.from_config("embedded", router=router) as gate:
         expected = [gate.answer(query.question) for query in queries]
     with (
-        program("--pyramid", "embedded", "--router", router, keys=KEY) as (process, url, logged),
+        program("--pyramid", "embedded", "--router", router, PYRAMID_MOA_API_KEYS=KEY) as (
+            process,
+            url,
+            logged,
+        ),
         openai.OpenAI(base_url=url, api_key=KEY, max_retries=0) as client,
     ):
         for query, decision in zip(queries, expected, strict=True):
@@ -220,3 +224,66 @@ def test_what_can_not_be_served_is_said_in_one_line(tmp_path, capsys):
     with faulty_server(says("x")) as server:
         port = server.base_url.rpartition(":")[2].removesuffix("/v1")
         assert "in use" in refused(capsys, "--pyramid", "embedded", "--port", port)
+
+
+ADMIN = "admin-key-0123456789-abcdef"
+
+
+def test_files_are_read_anew_without_a_request_noticing(slow_servers, tmp_path):
+    """On SIGHUP and for an administrator: good ones answer from then on, bad ones never do."""
+    addresses = {name: server.base_url for name, server in slow_servers.items()}
+    pyramid = write_pyramid(tmp_path, addresses)
+    with (
+        faulty_server(says("#### 42")) as other,
+        program("--pyramid", str(pyramid), PYRAMID_MOA_ADMIN_KEYS=ADMIN) as (process, url, logged),
+        httpx.Client(timeout=20) as client,
+    ):
+
+        def answer():
+            reply = client.post(f"{url}/chat/completions", json=chat_body())
+            assert reply.status_code == 200
+            return reply.json()["choices"][0]["message"]["content"]
+
+        def reload(key=ADMIN):
+            headers = {"authorization": f"Bearer {key}"}
+            return client.post(f"{url.removesuffix('/v1')}/admin/reload", headers=headers)
+
+        early = []
+        asker = threading.Thread(target=lambda: early.append(answer()))
+        asker.start()
+        assert soon(lambda: slow_servers["oracle"].under_way == 1)
+        write_pyramid(tmp_path, {**addresses, "oracle": other.base_url})
+        process.send_signal(signal.SIGHUP)
+        assert soon(lambda: any('"reloaded"' in line for line in logged), within_s=10)
+        assert answer() == "#### 42"
+        asker.join()
+        assert early == ["#### 99"]  # by the oracle that it had been sent to
+
+        pyramid.write_text("members: []")
+        assert (reload(key="not-the-admin-key").status_code, reload(KEY).status_code) == (401, 401)
+        refused = reload()
+        assert refused.status_code == 409
+        assert "the one before serves on" in refused.json()["error"]["message"]
+        process.send_signal(signal.SIGHUP)
+        assert soon(lambda: sum("not reloaded" in line for line in logged) == 2, within_s=10)
+        assert answer() == "#### 42"
+
+        write_pyramid(tmp_path, addresses)
+        assert reload().json()["status"] == "reloaded"
+        assert answer() == "#### 99"
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 0
+
+
+def test_nobody_reloads_where_there_is_no_administrator(with_a_member_missing):
+    url, _ = with_a_member_missing
+    reply = httpx.post(f"{url.removesuffix('/v1')}/admin/reload")
+    assert reply.status_code == 403
+    assert reply.json()["error"]["code"] == "no_admin_key"
+
+
+def test_a_model_may_not_go_by_the_pyramids_name(slow_servers, tmp_path, capsys):
+    server = slow_servers["a"].base_url
+    path = write_pyramid(tmp_path, {"pyramid": server, "pyramid@x": server, "oracle": server})
+    said = refused(capsys, "--pyramid", str(path), "--port", "0")
+    assert "found pyramid, pyramid@x: rename it" in said

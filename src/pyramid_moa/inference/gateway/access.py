@@ -10,7 +10,7 @@ from pyramid_moa.errors import ConfigError
 from pyramid_moa.inference.gateway.api_error import ApiError
 from pyramid_moa.inference.gateway.settings import Access
 
-__all__ = ["Door", "check_bind", "is_loopback", "read_keys"]
+__all__ = ["Door", "check_bind", "is_loopback", "read_admin_keys", "read_keys"]
 
 _SHORTEST_KEY = 16
 
@@ -21,7 +21,7 @@ def read_keys(access: Access, environ: Mapping[str, str]) -> list[str]:
     Raises:
         ConfigError: the file can't be read or holds none, or a key is too short to be one.
     """
-    keys = [key.strip() for key in environ.get(access.api_keys_env, "").split(",")]
+    keys = environ.get(access.api_keys_env, "").split(",")
     if access.api_keys_file is not None:
         path = Path(access.api_keys_file)
         try:
@@ -32,11 +32,28 @@ def read_keys(access: Access, environ: Mapping[str, str]) -> list[str]:
         if not own:
             raise ConfigError(f"{path}: expected an API key a line, found none")
         keys += own
-    keys = [key for key in keys if key]
+    return _checked(keys, f"API keys of {access.api_keys_env} or the file")
+
+
+def read_admin_keys(access: Access, environ: Mapping[str, str]) -> list[str]:
+    """The keys of those who may reload.
+
+    Raises:
+        ConfigError: a key is too short to be one, or opens what clients' keys open, too.
+    """
+    name = access.admin_keys_env
+    keys = _checked(environ.get(name, "").split(","), f"keys of {name}")
+    if set(keys) & set(read_keys(access, environ)):
+        raise ConfigError(f"{name}: expected keys of its own, found one that clients have too")
+    return keys
+
+
+def _checked(given: Iterable[str], whose: str) -> list[str]:
+    keys = [key.strip() for key in given if key.strip()]
     # Which one it is must not be said: it may be a longer one with a slip in it.
     if any(len(key) < _SHORTEST_KEY or not key.isascii() or not key.isprintable() for key in keys):
         raise ConfigError(
-            f"API keys of {access.api_keys_env} or the file: expected at least {_SHORTEST_KEY} "
+            f"{whose}: expected at least {_SHORTEST_KEY} "
             "printable ASCII characters each, found another; python -c 'import secrets; "
             "print(secrets.token_urlsafe(32))' makes a good one"
         )

@@ -18,6 +18,7 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from pyramid_moa import __version__
+from pyramid_moa.errors import ConfigError, PyramidError
 from pyramid_moa.inference.gate import Gate
 from pyramid_moa.inference.gateway.access import Door
 from pyramid_moa.inference.gateway.admission import Admission
@@ -31,7 +32,9 @@ from pyramid_moa.inference.gateway.api_request import (
 from pyramid_moa.inference.gateway.disconnects import ClientGoneError, unless_gone
 from pyramid_moa.inference.gateway.gated_answer import Opened
 from pyramid_moa.inference.gateway.gateway import Gateway
+from pyramid_moa.inference.gateway.generations import Generations
 from pyramid_moa.inference.gateway.metrics import CONTENT_TYPE, Metrics
+from pyramid_moa.inference.gateway.plan import check_names
 from pyramid_moa.inference.gateway.settings import GatewaySettings
 
 __all__ = ["build_app"]
@@ -44,15 +47,34 @@ _GONE = 499
 _JSON = "application/json"
 
 
-def build_app(gate: Gate, settings: GatewaySettings, *, keys: list[str]) -> Starlette:
-    """Make the ASGI application.
+def build_app(
+    gate: Gate,
+    settings: GatewaySettings,
+    *,
+    keys: list[str],
+    admin_keys: list[str] | None = None,
+    reopen: Callable[[], Gate] | None = None,
+) -> Starlette:
+    """Make the ASGI application; its ``state.reload`` reloads, as ``/admin/reload`` does.
 
     Args:
-        gate: what decides and answers; closed by its owner, after the application has ended.
+        gate: what decides and answers; the application closes it when it ends.
         settings: limits.
         keys: of clients; none lets in whoever calls this machine itself.
+        admin_keys: of those who may reload; nobody may by HTTP without.
+        reopen: opens the gate anew from its files; None for one that has none.
+
+    Raises:
+        ConfigError: a model goes by the pyramid's own name.
     """
-    site = _Site(gate, settings, Door(keys, settings.access))
+    check_names(gate.rules.pyramid)
+    site = _Site(
+        gate,
+        settings,
+        Door(keys, settings.access),
+        Door(admin_keys, settings.access) if admin_keys else None,
+        reopen,
+    )
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -62,7 +84,7 @@ def build_app(gate: Gate, settings: GatewaySettings, *, keys: list[str]) -> Star
         finally:
             await site.close()
 
-    return Starlette(
+    app = Starlette(
         lifespan=lifespan,
         routes=[
             Route("/v1/chat/completions", _Completions(site, ChatRequest), methods=["POST"]),
@@ -72,6 +94,7 @@ def build_app(gate: Gate, settings: GatewaySettings, *, keys: list[str]) -> Star
             Route("/healthz", site.health),
             Route("/readyz", site.readiness),
             Route("/metrics", site.show_metrics),
+            Route("/admin/reload", site.reload_for_admin, methods=["POST"]),
         ],
         exception_handlers={
             ApiError: _api_error,
@@ -79,6 +102,8 @@ def build_app(gate: Gate, settings: GatewaySettings, *, keys: list[str]) -> Star
             Exception: _unexpected,
         },
     )
+    app.state.reload = site.reload
+    return app
 
 
 async def _api_error(request: Request, error: Exception) -> Response:
@@ -115,37 +140,76 @@ def _json(
 class _Site:
     """What all routes share; the gateway is there while the application runs."""
 
-    def __init__(self, gate: Gate, settings: GatewaySettings, door: Door) -> None:
+    def __init__(
+        self,
+        gate: Gate,
+        settings: GatewaySettings,
+        door: Door,
+        admin_door: Door | None,
+        reopen: Callable[[], Gate] | None,
+    ) -> None:
         self.settings = settings
         self.door = door
         self.metrics = Metrics()
         self.admission = Admission(settings.load)
-        self.gateway: Gateway
+        self.generations: Generations
+        self._admin_door = admin_door
+        self._reopen = reopen
         self._gate = gate
         self._created = int(time.time())
 
     def open(self) -> None:
-        self.gateway = Gateway(self._gate, self.settings, self.metrics)
+        self.generations = Generations(
+            self._gate, lambda gate: Gateway(gate, self.settings, self.metrics)
+        )
         self.metrics.watch(
             working=lambda: self.admission.working,
             waiting=lambda: self.admission.waiting,
             breakers=lambda: {
-                name: upstream.breaker.state for name, upstream in self.gateway.upstreams.items()
+                name: upstream.breaker.state
+                for name, upstream in self.generations.now.upstreams.items()
             },
         )
 
     async def close(self) -> None:
-        await self.gateway.close()
+        await self.generations.close()
+
+    async def reload(self) -> None:
+        """Open the gate anew from its files.
+
+        Raises:
+            PyramidError: they are wrong; the one before answers on.
+        """
+        if self._reopen is None:
+            raise ConfigError("expected a gate that comes from files, found one that does not")
+        await self.generations.swap(self._reopen)
+
+    async def reload_for_admin(self, request: Request) -> Response:
+        if self._admin_door is None:
+            raise ApiError(
+                403,
+                "expected an administrator's key to be set where the gateway was started "
+                f"({self.settings.access.admin_keys_env}), found none",
+                code="no_admin_key",
+            )
+        self._admin_door.check(request.headers)
+        try:
+            await self.reload()
+        except PyramidError as error:
+            raise ApiError(
+                409, f"not reloaded, the one before serves on: {error}", code="not_reloaded"
+            ) from error
+        return _json({"status": "reloaded", "models": self.generations.now.models})
 
     async def list_models(self, request: Request) -> Response:
         self.door.check(request.headers)
-        rows = [self._model(name) for name in self.gateway.models]
+        rows = [self._model(name) for name in self.generations.now.models]
         return _json({"object": "list", "data": rows})
 
     async def show_model(self, request: Request) -> Response:
         self.door.check(request.headers)
         name = request.path_params["name"]
-        if name not in self.gateway.models:
+        if name not in self.generations.now.models:
             raise ApiError(404, "no such model", code="model_not_found", param="model")
         return _json(self._model(name))
 
@@ -154,7 +218,7 @@ class _Site:
 
     async def readiness(self, request: Request) -> Response:
         """Ready while any model can answer: the others are done without."""
-        states = await self.gateway.states()
+        states = await self.generations.now.states()
         ready = "ok" in states.values()
         body = {"status": "ready" if ready else "no model can be reached", "models": states}
         return _json(body, status=200 if ready else 503)
@@ -247,7 +311,18 @@ class _Completions:
             Request(scope, receive), most=self._site.settings.requests.body_bytes
         )
         request = read_request(self._kind, body)
-        gateway = self._site.gateway
+        async with self._site.generations.using() as gateway:
+            await self._answer(gateway, request, headers, (scope, receive, send), account)
+
+    async def _answer(
+        self,
+        gateway: Gateway,
+        request: CompletionRequest,
+        headers: Headers,
+        asgi: tuple[Scope, Receive, Send],
+        account: _Account,
+    ) -> None:
+        scope, receive, send = asgi
         plan = gateway.plan(request, headers)
         account.model = request.model
         account.route = "direct" if not hasattr(plan, "questions") else "pyramid"

@@ -1,17 +1,21 @@
 """``pyramid-moa serve``: the gateway as a program, from its files to its last request."""
 
+import asyncio
+import contextlib
 import logging
 import os
 import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 
 import uvicorn
 
 from pyramid_moa.config_file import load_config
+from pyramid_moa.errors import PyramidError
 from pyramid_moa.inference.gate import Gate
-from pyramid_moa.inference.gateway.access import check_bind, read_keys
+from pyramid_moa.inference.gateway.access import check_bind, read_admin_keys, read_keys
 from pyramid_moa.inference.gateway.app import build_app
 from pyramid_moa.inference.gateway.gateway import forgiving
 from pyramid_moa.inference.gateway.json_logs import log_as_json
@@ -35,7 +39,7 @@ def serve(
     port: int = 8800,
     show: Callable[[str], None],
 ) -> None:
-    """Serve until SIGTERM or SIGINT; then finish what is under way.
+    """Serve until SIGTERM or SIGINT, then finish what is under way; SIGHUP reads the files anew.
 
     Args:
         pyramid: YAML file of the pyramid, or ``embedded``.
@@ -56,12 +60,14 @@ def serve(
     """
     settings = GatewaySettings() if config is None else load_config(GatewaySettings, config)
     keys = read_keys(settings.access, os.environ)
+    admin_keys = read_admin_keys(settings.access, os.environ)
     check_bind(host, settings.access, keys=bool(keys))
     # Before models are loaded, which may take minutes.
     with _listening(host, port) as listener:
         log_as_json()
         log = logging.getLogger("pyramid_moa.gateway")
-        gate = Gate.from_config(
+        open_gate = partial(
+            Gate.from_config,
             pyramid,
             router=router,
             operating_point=operating_point,
@@ -69,39 +75,58 @@ def serve(
             policy=policy,
             open_model=forgiving(settings.faults, say=log.warning),
         )
-        with gate:
-            app = build_app(gate, settings, keys=keys)
-            server = _Server(
-                uvicorn.Config(
-                    app,
-                    # Its head is bounded; the faster parser's is not.
-                    http="h11",
-                    h11_max_incomplete_event_size=settings.requests.header_bytes,
-                    ws="none",
-                    lifespan="on",
-                    access_log=False,
-                    log_config=None,
-                    server_header=False,
-                    timeout_keep_alive=_KEEP_ALIVE_S,
-                    timeout_graceful_shutdown=round(settings.load.drain_s),
-                ),
-                when_up=lambda: show(f"serving {_address(listener)}"),
-            )
-            _run(server, listener)
+        app = build_app(open_gate(), settings, keys=keys, admin_keys=admin_keys, reopen=open_gate)
+        server = _Server(
+            uvicorn.Config(
+                app,
+                # Its head is bounded; the faster parser's is not.
+                http="h11",
+                h11_max_incomplete_event_size=settings.requests.header_bytes,
+                ws="none",
+                lifespan="on",
+                access_log=False,
+                log_config=None,
+                server_header=False,
+                timeout_keep_alive=_KEEP_ALIVE_S,
+                timeout_graceful_shutdown=round(settings.load.drain_s),
+            ),
+            when_up=lambda: show(f"serving {_address(listener)}"),
+            reload=app.state.reload,
+        )
+        _run(server, listener)
         log.info("stopped")
 
 
 class _Server(uvicorn.Server):
-    """Says when it is there."""
+    """Says when it is there, and reloads on SIGHUP."""
 
-    def __init__(self, config: uvicorn.Config, *, when_up: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        *,
+        when_up: Callable[[], None],
+        reload: Callable[[], Awaitable[None]],
+    ) -> None:
         super().__init__(config)
         self._when_up = when_up
+        self._reload = reload
+        self._reloads: set[asyncio.Task[None]] = set()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         if self.started:
+            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._hang_up)
             self._when_up()
+
+    def _hang_up(self) -> None:
+        task = asyncio.ensure_future(self._reload_quietly())
+        self._reloads.add(task)
+        task.add_done_callback(self._reloads.discard)
+
+    async def _reload_quietly(self) -> None:
+        # Why it was not reloaded, the log says.
+        with contextlib.suppress(PyramidError):
+            await self._reload()
 
 
 def _run(server: _Server, listener: socket.socket) -> None:

@@ -164,6 +164,8 @@ class Access:
         api_keys_env: environment variable with the clients' keys, parted by commas; any of them
             opens. A variable that is not set counts as no keys.
         api_keys_file: file with one key a line; lines that begin with # are skipped.
+        admin_keys_env: environment variable with the keys of those who may have the gateway read
+            its files anew over HTTP; clients' keys do not open that.
         allow_unauthenticated: serve other machines without keys, which is refused otherwise.
         host_names: names by which clients may call this server when it asks for no key; loopback
             names always may. Without it a page in a browser could reach it by another name.
@@ -171,6 +173,7 @@ class Access:
 
     api_keys_env: str = "PYRAMID_MOA_API_KEYS"
     api_keys_file: str | None = None
+    admin_keys_env: str = "PYRAMID_MOA_ADMIN_KEYS"
     allow_unauthenticated: bool = False
     host_names: list[str] = field(default_factory=list)
 

@@ -1,0 +1,95 @@
+"""The gateway that answers now, and those before it that still have something to finish."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+from pyramid_moa.errors import PyramidError
+from pyramid_moa.inference.gate import Gate
+from pyramid_moa.inference.gateway.gateway import Gateway
+
+__all__ = ["Generations"]
+
+_log = logging.getLogger("pyramid_moa.gateway")
+
+
+class _Generation:
+    """A gateway with its gate, and how many requests it is working on."""
+
+    def __init__(self, gate: Gate, gateway: Gateway) -> None:
+        self.gate = gate
+        self.gateway = gateway
+        self.users = 0
+        self.idle = asyncio.Event()
+        self.idle.set()
+
+    async def close(self) -> None:
+        """Wait for its last request, then close everything of it."""
+        await self.idle.wait()
+        await self.gateway.close()
+        await asyncio.to_thread(self.gate.close)
+
+
+class Generations:
+    """Swaps one gateway for another without a request noticing; belongs to one event loop."""
+
+    def __init__(self, gate: Gate, build: Callable[[Gate], Gateway]) -> None:
+        """Begin with a gate, which is closed when another has taken its place, or in the end.
+
+        Args:
+            gate: the first one.
+            build: makes a gateway of a gate.
+        """
+        self._build = build
+        self._current = _Generation(gate, build(gate))
+        self._swapping = asyncio.Lock()
+        self._retiring: set[asyncio.Task[None]] = set()
+
+    @property
+    def now(self) -> Gateway:
+        """The one that answers now, for what takes no time."""
+        return self._current.gateway
+
+    @asynccontextmanager
+    async def using(self) -> AsyncIterator[Gateway]:
+        """The one that answers now, kept until the body is done with it."""
+        generation = self._current
+        generation.users += 1
+        generation.idle.clear()
+        try:
+            yield generation.gateway
+        finally:
+            generation.users -= 1
+            if not generation.users:
+                generation.idle.set()
+
+    async def swap(self, open_gate: Callable[[], Gate]) -> None:
+        """Open another gate, and let it answer from then on if it is good.
+
+        Args:
+            open_gate: reads the files and loads what they name; run in a thread.
+
+        Raises:
+            PyramidError: it is not; the one before answers on.
+        """
+        async with self._swapping:
+            try:
+                gate = await asyncio.to_thread(open_gate)
+            except PyramidError as error:
+                _log.error("not reloaded, the one before serves on: %s", error)
+                raise
+            try:
+                fresh = _Generation(gate, self._build(gate))
+            except BaseException:
+                await asyncio.to_thread(gate.close)
+                raise
+            before, self._current = self._current, fresh
+            task = asyncio.ensure_future(before.close())
+            self._retiring.add(task)
+            task.add_done_callback(self._retiring.discard)
+            _log.info("reloaded")
+
+    async def close(self) -> None:
+        """Close all of them, when no request is left."""
+        await asyncio.gather(*self._retiring, self._current.close())
