@@ -3,7 +3,7 @@
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import httpx
@@ -18,7 +18,7 @@ from pyramid_moa.inference.gate import Gate
 from pyramid_moa.inference.gateway.app import build_app
 from pyramid_moa.inference.gateway.gateway import serving_spec
 from pyramid_moa.inference.gateway.serve import _listening
-from pyramid_moa.inference.gateway.settings import Faults, GatewaySettings
+from pyramid_moa.inference.gateway.settings import AuditSettings, Faults, GatewaySettings
 
 KEY = "client-key-0123456789-abcdef"
 UPSTREAM_KEY = "sk-upstream-0123456789-secret"
@@ -139,10 +139,11 @@ def running_gateway(
     keys: list[str] | None = None,
     pyramid: Mapping[str, Any] | None = None,
     spec: Mapping[str, Any] | None = None,
+    audit: float = 0.0,
     **gate_options: Any,
 ) -> Iterator[RunningGateway]:
-    """A gateway in front of a server for each model, the last of which is the oracle's."""
-    settings = settings or GatewaySettings(faults=QUICK)
+    """A gateway in front of a server for each model, the oracle's last; audits are off."""
+    settings = replace(settings or GatewaySettings(faults=QUICK), audit=AuditSettings(share=audit))
     with ExitStack() as stack:
         servers = {
             name: stack.enter_context(faulty_server(answer)) for name, answer in answers.items()

@@ -169,6 +169,7 @@ class _Site:
                 name: upstream.breaker.state
                 for name, upstream in self.generations.now.upstreams.items()
             },
+            audit=lambda: self.generations.now.audit.count,
         )
 
     async def close(self) -> None:

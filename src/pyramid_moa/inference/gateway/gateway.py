@@ -14,6 +14,7 @@ from pyramid_moa.errors import BackendError
 from pyramid_moa.inference.gate import Gate, OpenModel
 from pyramid_moa.inference.gateway.api_error import ApiError
 from pyramid_moa.inference.gateway.api_request import ChatRequest, CompletionRequest
+from pyramid_moa.inference.gateway.audit import Audit
 from pyramid_moa.inference.gateway.direct_answer import (
     DirectModel,
     direct_stream,
@@ -43,7 +44,14 @@ _CHECK_EVERY_S = 2.0
 
 
 class Gateway:
-    """Answers requests; belongs to the event loop that it is made in."""
+    """Answers requests; belongs to the event loop that it is made in.
+
+    Attributes:
+        settings: limits.
+        rules: what decides, at the gateway's own operating point.
+        models: names that clients may ask for.
+        audit: of accepted answers.
+    """
 
     def __init__(self, gate: Gate, settings: GatewaySettings, metrics: Metrics) -> None:
         """Put upstreams around a gate's backends, which stay the gate's to close.
@@ -72,10 +80,17 @@ class Gateway:
             )
             for spec in pyramid.models
         }
+        self.audit = Audit(
+            settings.audit,
+            self._upstreams[pyramid.oracle.name],
+            judges=self._judges,
+            deadline_s=settings.faults.deadline_s,
+        )
         self._models = Models(
             upstreams=self._upstreams,
             member_timeout_s=settings.faults.member_timeout_s,
             judges=self._judges,
+            audit=self.audit.consider,
         )
         self._checked: tuple[float, asyncio.Task[dict[str, str]]] | None = None
 
@@ -159,6 +174,7 @@ class Gateway:
         """Close what is the gateway's own."""
         if self._checked is not None:
             self._checked[1].cancel()
+        await self.audit.close()
         for upstream in self._upstreams.values():
             await upstream.close()
         self._judges.shutdown(wait=False, cancel_futures=True)

@@ -6,7 +6,7 @@ request needs beside it: bounded time, models that fail, tokens as they come.
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from concurrent.futures import Executor
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
@@ -35,11 +35,13 @@ class Models:
         upstreams: by name, every model of the pyramid.
         member_timeout_s: seconds for the answer of any model but the oracle.
         judges: where grading and scoring run, so that the event loop does not wait for them.
+        audit: hears of every decision when its answer has been given.
     """
 
     upstreams: Mapping[str, Upstream]
     member_timeout_s: float
     judges: Executor
+    audit: Callable[[Rules, str, Decision], None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,6 +170,7 @@ async def take_live(
         streamed=pieces > 0 and decision.answered_by == oracle,
         broken_off=pieces > 0 and decision.answered_by != oracle,
     )
+    models.audit(rules, question, decision)
 
 
 def _judged(course: Course, rules: Rules, *, escalated: bool) -> Judged:

@@ -7,6 +7,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from pyramid_moa.inference.gateway.audit import AuditCount
 from pyramid_moa.inference.gateway.circuit_breaker import BreakerState
 from pyramid_moa.inference.gateway.upstream import CallResult
 
@@ -72,11 +73,13 @@ class Metrics:
         working: Callable[[], int],
         waiting: Callable[[], int],
         breakers: Callable[[], Mapping[str, BreakerState]],
+        audit: Callable[[], AuditCount],
     ) -> None:
         """Say where to look when Prometheus asks."""
         self._in_progress.set_function(working)
         self._waiting.set_function(waiting)
         self._registry.register(_Breakers(breakers))
+        self._registry.register(_Audits(audit))
 
     def call_ended(self, model: str, result: CallResult, seconds: float) -> None:
         """Count a call of a model."""
@@ -128,3 +131,32 @@ class _Breakers(Collector):
         for model, state in self._states().items():
             family.add_metric([model], _STATES[state])
         yield family
+
+
+class _Audits(Collector):
+    """Audits since the pyramid was last read: with another one they would begin anew."""
+
+    def __init__(self, count: Callable[[], AuditCount]) -> None:
+        self._count = count
+
+    def collect(self) -> Iterable[Metric]:
+        count = self._count()
+        audits = GaugeMetricFamily(
+            "pyramid_moa_audits", "Accepted answers asked of the oracle, too.", labels=["result"]
+        )
+        for result in ("agree", "differ", "failed"):
+            audits.add_metric([result], getattr(count, result))
+        yield audits
+        share = GaugeMetricFamily(
+            "pyramid_moa_audit_disagreement",
+            "Share that differs: accuracy given up is at most that; 95 % interval.",
+            labels=["bound"],
+        )
+        for bound, value in zip(("estimate", "low", "high"), count.disagreement, strict=True):
+            share.add_metric([bound], value)
+        yield share
+        cost = "pyramid_moa_audit_cost_usd"
+        yield GaugeMetricFamily(cost, "Price of audits.", value=count.cost_usd)
+        drift = "pyramid_moa_audit_drifted"
+        said = "1 where answers differ more often than the router allows."
+        yield GaugeMetricFamily(drift, said, value=float(count.has_drifted))

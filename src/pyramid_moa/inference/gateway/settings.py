@@ -6,7 +6,7 @@ from typing import Literal
 
 from pyramid_moa.errors import ConfigError
 
-__all__ = ["Access", "Faults", "GatewaySettings", "Load", "RequestLimits"]
+__all__ = ["Access", "AuditSettings", "Faults", "GatewaySettings", "Load", "RequestLimits"]
 
 
 def _check(owner: str, checks: list[tuple[str, str, object, bool]]) -> None:
@@ -179,6 +179,33 @@ class Access:
 
 
 @dataclass(frozen=True, kw_only=True)
+class AuditSettings:
+    """How many accepted answers the oracle is asked about afterwards, at the owner's expense.
+
+    Attributes:
+        share: of accepted answers, from 0 (none) to 1.
+        max_concurrency: audits at once; further ones are left out.
+    """
+
+    share: float = 0.01
+    max_concurrency: int = 4
+
+    def __post_init__(self) -> None:
+        """Report every problem together.
+
+        Raises:
+            ConfigError: a value that makes no sense.
+        """
+        _check(
+            "audit",
+            [
+                ("share", "from 0 to 1", self.share, 0 <= self.share <= 1),
+                ("max_concurrency", "1 or more", self.max_concurrency, self.max_concurrency >= 1),
+            ],
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
 class GatewaySettings:
     """All of it; every part has defaults that are meant to be served with.
 
@@ -187,6 +214,7 @@ class GatewaySettings:
         load: what is done at once.
         requests: limits of a request.
         access: keys.
+        audit: accepted answers that the oracle is asked about.
         unsupported: what becomes of a request that the router was not trained to judge (tools,
             images, several turns, a system prompt of its own, ...): ``oracle`` hands it to the
             oracle and says so, ``refuse`` answers 400.
@@ -196,4 +224,5 @@ class GatewaySettings:
     load: Load = field(default_factory=Load)
     requests: RequestLimits = field(default_factory=RequestLimits)
     access: Access = field(default_factory=Access)
+    audit: AuditSettings = field(default_factory=AuditSettings)
     unsupported: Literal["oracle", "refuse"] = "oracle"

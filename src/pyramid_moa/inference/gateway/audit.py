@@ -1,0 +1,171 @@
+"""Whether accepted answers are what the oracle would have said: a few of them are asked after."""
+
+import asyncio
+import logging
+import math
+import random
+from collections.abc import Callable
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from functools import partial
+
+from pyramid_moa.backends import Completion, Failure
+from pyramid_moa.data_prep.graded import graded_generation
+from pyramid_moa.inference.course import Rules
+from pyramid_moa.inference.gateway.settings import AuditSettings
+from pyramid_moa.inference.gateway.upstream import Upstream
+from pyramid_moa.records import Decision, Generation, Query
+
+__all__ = ["Audit", "AuditCount", "wilson_interval"]
+
+_log = logging.getLogger("pyramid_moa.gateway")
+# Two-sided 95 %.
+_Z = 1.959964
+
+
+@dataclass(kw_only=True)
+class AuditCount:
+    """What audits have found so far.
+
+    Attributes:
+        agree: answers equal to the oracle's.
+        differ: others, those to which the oracle gave no answer included.
+        failed: the oracle could not be asked.
+        believed: sum over those that agree or differ of the probability that ensemble or oracle
+            is wrong, as the router had it: they can differ no more often than that.
+        cost_usd: what asking has cost.
+    """
+
+    agree: int = 0
+    differ: int = 0
+    failed: int = 0
+    believed: float = 0.0
+    cost_usd: float = 0.0
+
+    @property
+    def audited(self) -> int:
+        """Answers that were compared."""
+        return self.agree + self.differ
+
+    @property
+    def disagreement(self) -> tuple[float, float, float]:
+        """Share of accepted answers that differ from the oracle's, with its 95 % interval.
+
+        What the ensemble gives up in accuracy against the oracle is at most that.
+        """
+        low, high = wilson_interval(self.differ, self.audited)
+        return (self.differ / self.audited if self.audited else math.nan), low, high
+
+    @property
+    def has_drifted(self) -> bool:
+        """Whether answers surely differ more often than the router's probabilities allow."""
+        return bool(self.audited) and self.disagreement[1] > self.believed / self.audited
+
+
+def wilson_interval(hits: int, of: int) -> tuple[float, float]:
+    """The 95 % interval of a share.
+
+    Source: Wilson, Probable inference, the law of succession, and statistical inference (1927).
+    """
+    if not of:
+        return 0.0, 1.0
+    share, spread = hits / of, _Z * _Z / of
+    middle = share + spread / 2
+    half = _Z * math.sqrt(share * (1 - share) / of + spread / (4 * of))
+    return max(0.0, (middle - half) / (1 + spread)), min(1.0, (middle + half) / (1 + spread))
+
+
+class Audit:
+    """Asks the oracle for a chosen share of what was accepted, when the answer has gone out.
+
+    Attributes:
+        count: what was found.
+    """
+
+    def __init__(
+        self,
+        settings: AuditSettings,
+        oracle: Upstream,
+        *,
+        judges: Executor,
+        deadline_s: float,
+        draw: Callable[[], float] = random.random,
+    ) -> None:
+        """Begin with nothing audited.
+
+        Args:
+            settings: how many.
+            oracle: is asked.
+            judges: where answers are compared.
+            deadline_s: seconds for one answer.
+            draw: a number from 0 to 1 for each accepted answer.
+        """
+        self.count = AuditCount()
+        self._settings = settings
+        self._oracle = oracle
+        self._judges = judges
+        self._deadline_s = deadline_s
+        self._draw = draw
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._warned = False
+
+    def consider(self, rules: Rules, question: str, decision: Decision) -> None:
+        """Audit a decision, perhaps, in the background."""
+        if decision.escalated or decision.answer is None or self._draw() >= self._settings.share:
+            return
+        # Users' requests come first: where the oracle is slow, audits are left out, not put off.
+        if len(self._tasks) >= self._settings.max_concurrency:
+            return
+        task = asyncio.ensure_future(self._ask(rules, question, decision))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def close(self) -> None:
+        """Give up what is under way."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _ask(self, rules: Rules, question: str, decision: Decision) -> None:
+        loop = asyncio.get_running_loop()
+        prompt, sampling = rules.pyramid.prompt.render(question), rules.pyramid.sampling
+        outcome = await self._oracle.ask(prompt, sampling, until=loop.time() + self._deadline_s)
+        compare = partial(_compared, rules, question, decision, outcome)
+        row, agrees = await loop.run_in_executor(self._judges, compare)
+        self.count.cost_usd += row.cost_usd or 0.0
+        if row.error is not None:
+            self.count.failed += 1
+            return
+        oracle_fails = 1.0 - (1.0 if decision.p_oracle_right is None else decision.p_oracle_right)
+        self.count.believed += min(1.0, decision.p_ensemble_fails + oracle_fails)
+        if agrees:
+            self.count.agree += 1
+        else:
+            self.count.differ += 1
+        self._warn()
+
+    def _warn(self) -> None:
+        count = self.count
+        # The vote rule promises nothing that could be broken.
+        if count.has_drifted and not self._warned:
+            share, low, high = count.disagreement
+            _log.warning(
+                "accepted answers differ from the oracle's more often (%.3f, 95 %% interval %.3f "
+                "to %.3f, of %d) than the router's probabilities allow (%.3f): its promise no "
+                "longer holds for these questions; label some of them and train again",
+                share,
+                low,
+                high,
+                count.audited,
+                count.believed / count.audited,
+            )
+        self._warned = count.has_drifted
+
+
+def _compared(
+    rules: Rules, question: str, decision: Decision, outcome: Completion | Failure
+) -> tuple[Generation, bool]:
+    query = Query(query_id="audit", question=question)
+    row = graded_generation(query, rules.pyramid.oracle, outcome, rules.grader)
+    agrees = row.answer is not None and rules.grader.equal(str(decision.answer), row.answer)
+    return row, agrees
