@@ -1,5 +1,6 @@
 """Who may ask: keys, and the addresses and names that go without them."""
 
+import base64
 import hashlib
 import hmac
 from collections.abc import Iterable, Mapping
@@ -99,17 +100,18 @@ class Door:
         self._names = {name.lower() for name in access.host_names}
         self._any_name = access.allow_unauthenticated
 
-    def check(self, headers: Mapping[str, str]) -> None:
+    def check(self, headers: Mapping[str, str], *, browser: bool = False) -> None:
         """Let a request pass.
 
         Args:
             headers: by lower-case name.
+            browser: whether somebody without a key is to be asked for one, as browsers do.
 
         Raises:
             ApiError: 401 without a key that is known; 403 for a name that is not this machine's.
         """
         if self._digests:
-            self._check_key(headers.get("authorization", ""))
+            self._check_key(headers.get("authorization", ""), browser=browser)
             return
         # Without keys, a page in a browser could come here under a name of its own that leads to
         # this machine: browsers then send that name.
@@ -122,18 +124,30 @@ class Door:
                 code="unknown_host",
             )
 
-    def _check_key(self, header: str) -> None:
+    def _check_key(self, header: str, *, browser: bool) -> None:
         kind, _, key = header.partition(" ")
+        if kind.lower() == "basic":
+            # The password that a browser has asked for; any user may have it.
+            key = _password(key.strip())
         given = _digest(key.strip())
         # All of them, and in constant time: how long it takes says nothing about any.
         known = sum(hmac.compare_digest(given, digest) for digest in self._digests)
-        if not known or kind.lower() != "bearer":
+        if not known or kind.lower() not in ("bearer", "basic"):
             raise ApiError(
                 401,
                 "expected an API key of this gateway as Authorization: Bearer KEY, found "
                 f"{'none' if not header else 'another'}",
                 code="invalid_api_key",
+                challenge='Basic realm="API key as the password"' if browser else "Bearer",
             )
+
+
+def _password(given: str) -> str:
+    try:
+        text = base64.b64decode(given, validate=True).decode("utf-8")
+    except ValueError:
+        return ""
+    return text.partition(":")[2]
 
 
 def _digest(key: str) -> bytes:

@@ -19,6 +19,7 @@ class ApiError(Exception):
         param: the field of the request that it is about.
         retry_after_s: seconds after which asking again can help.
         pyramid: what is known of the decision, where it came so far.
+        challenge: with 401, how a key may be shown.
     """
 
     def __init__(
@@ -30,6 +31,7 @@ class ApiError(Exception):
         param: str | None = None,
         retry_after_s: float | None = None,
         pyramid: Mapping[str, Any] | None = None,
+        challenge: str = "Bearer",
     ) -> None:
         """Keep what is to be told."""
         super().__init__(message)
@@ -39,12 +41,13 @@ class ApiError(Exception):
         self.param = param
         self.retry_after_s = retry_after_s
         self.pyramid = pyramid
+        self.challenge = challenge
 
     @property
     def headers(self) -> dict[str, str]:
         """What belongs into the head of the response."""
         if self.status == 401:
-            return {"www-authenticate": "Bearer"}
+            return {"www-authenticate": self.challenge}
         if self.retry_after_s is None:
             return {}
         return {"retry-after": str(max(1, math.ceil(self.retry_after_s)))}

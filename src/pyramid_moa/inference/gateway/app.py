@@ -13,7 +13,7 @@ from starlette.applications import Starlette
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import Response
+from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
@@ -34,7 +34,9 @@ from pyramid_moa.inference.gateway.gated_answer import Opened
 from pyramid_moa.inference.gateway.gateway import Gateway
 from pyramid_moa.inference.gateway.generations import Generations
 from pyramid_moa.inference.gateway.metrics import CONTENT_TYPE, Metrics
-from pyramid_moa.inference.gateway.plan import check_names
+from pyramid_moa.inference.gateway.page import page_headers, render_live, render_page
+from pyramid_moa.inference.gateway.plan import Gated, check_names
+from pyramid_moa.inference.gateway.recent import Recent
 from pyramid_moa.inference.gateway.settings import GatewaySettings
 
 __all__ = ["build_app"]
@@ -94,6 +96,7 @@ def build_app(
             Route("/healthz", site.health),
             Route("/readyz", site.readiness),
             Route("/metrics", site.show_metrics),
+            *([Route("/", site.page), Route("/live", site.live)] if settings.page.enabled else []),
             Route("/admin/reload", site.reload_for_admin, methods=["POST"]),
         ],
         exception_handlers={
@@ -152,6 +155,7 @@ class _Site:
         self.door = door
         self.metrics = Metrics()
         self.admission = Admission(settings.load)
+        self.recent = Recent(decisions=settings.page.decisions, texts=settings.page.texts)
         self.generations: Generations
         self._admin_door = admin_door
         self._reopen = reopen
@@ -223,6 +227,17 @@ class _Site:
         ready = "ok" in states.values()
         body = {"status": "ready" if ready else "no model can be reached", "models": states}
         return _json(body, status=200 if ready else 503)
+
+    async def page(self, request: Request) -> Response:
+        self.door.check(request.headers, browser=True)
+        now, texts = self.generations.now, self.settings.page.texts
+        html, nonce = render_page(now.rules, self.recent, now.audit.count, texts=texts)
+        return HTMLResponse(html, headers=page_headers(nonce))
+
+    async def live(self, request: Request) -> Response:
+        self.door.check(request.headers, browser=True)
+        audit, texts = self.generations.now.audit.count, self.settings.page.texts
+        return HTMLResponse(render_live(self.recent, audit, texts=texts), headers=page_headers())
 
     async def show_metrics(self, request: Request) -> Response:
         self.door.check(request.headers)
@@ -326,7 +341,7 @@ class _Completions:
         scope, receive, send = asgi
         plan = gateway.plan(request, headers)
         account.model = request.model
-        account.route = "direct" if not hasattr(plan, "questions") else "pyramid"
+        account.route = "pyramid" if isinstance(plan, Gated) else "direct"
         account.streamed = bool(request.stream)
         form = gateway.form_of(request)
         account.number = form.id
@@ -336,6 +351,7 @@ class _Completions:
         def note(block: Mapping[str, Any], usage: Mapping[str, int]) -> None:
             account.block, account.usage = block, usage
             self._site.metrics.decided(block, usage)
+            self._site.recent.add(block, plan.questions if isinstance(plan, Gated) else ())
 
         async def whole() -> None:
             async with self._site.admission.turn():

@@ -6,7 +6,15 @@ from typing import Literal
 
 from pyramid_moa.errors import ConfigError
 
-__all__ = ["Access", "AuditSettings", "Faults", "GatewaySettings", "Load", "RequestLimits"]
+__all__ = [
+    "Access",
+    "AuditSettings",
+    "Faults",
+    "GatewaySettings",
+    "Load",
+    "PageSettings",
+    "RequestLimits",
+]
 
 
 def _check(owner: str, checks: list[tuple[str, str, object, bool]]) -> None:
@@ -206,6 +214,29 @@ class AuditSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PageSettings:
+    """What the page at ``/`` shows.
+
+    Attributes:
+        enabled: whether there is one.
+        texts: whether the last questions are shown with their decisions.
+        decisions: how many decisions are shown.
+    """
+
+    enabled: bool = True
+    texts: bool = False
+    decisions: int = 20
+
+    def __post_init__(self) -> None:
+        """Refuse what makes no sense.
+
+        Raises:
+            ConfigError: a negative number of decisions.
+        """
+        _check("page", [("decisions", "0 or more", self.decisions, self.decisions >= 0)])
+
+
+@dataclass(frozen=True, kw_only=True)
 class GatewaySettings:
     """All of it; every part has defaults that are meant to be served with.
 
@@ -215,6 +246,7 @@ class GatewaySettings:
         requests: limits of a request.
         access: keys.
         audit: accepted answers that the oracle is asked about.
+        page: what is shown to people.
         unsupported: what becomes of a request that the router was not trained to judge (tools,
             images, several turns, a system prompt of its own, ...): ``oracle`` hands it to the
             oracle and says so, ``refuse`` answers 400.
@@ -225,4 +257,5 @@ class GatewaySettings:
     requests: RequestLimits = field(default_factory=RequestLimits)
     access: Access = field(default_factory=Access)
     audit: AuditSettings = field(default_factory=AuditSettings)
+    page: PageSettings = field(default_factory=PageSettings)
     unsupported: Literal["oracle", "refuse"] = "oracle"

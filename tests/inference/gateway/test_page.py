@@ -1,0 +1,148 @@
+"""The page at ``/``: what it shows, and what it never does."""
+
+import base64
+import json
+import re
+from html.parser import HTMLParser
+
+import httpx
+import pytest
+from running_gateway import KEY, QUICK, chat_body, running, running_gateway, says
+
+from pyramid_moa.data_prep.labelled_run import read_labelled_run
+from pyramid_moa.inference.gate import Gate
+from pyramid_moa.inference.gateway.curve import curve_of
+from pyramid_moa.inference.gateway.recent import Recent
+from pyramid_moa.inference.gateway.settings import (
+    AuditSettings,
+    GatewaySettings,
+    PageSettings,
+)
+from pyramid_moa.router_model.router import Router
+
+DIFFER = {"a": says("#### 16"), "b": says("#### 8"), "oracle": says("#### 99")}
+NASTY = "<script>alert(1)</script> & 'more'?"
+
+
+class Parser(HTMLParser):
+    """Text, and the addresses that the page names."""
+
+    def __init__(self, html):
+        super().__init__()
+        self.texts, self.addresses, self.inline = [], [], []
+        self.feed(html)
+
+    def handle_starttag(self, tag, attributes):
+        own = dict(attributes)
+        self.addresses += [own[name] for name in ("src", "href", "action") if name in own]
+        self.inline += [name for name in own if name.startswith("on") or name == "style"]
+
+    def handle_data(self, data):
+        self.texts.append(data)
+
+    @property
+    def text(self):
+        return " ".join(" ".join(self.texts).split())
+
+
+def test_it_shows_what_has_happened():
+    with running_gateway(DIFFER) as gateway:
+        assert "– escalated, of 0 judged" in Parser(gateway.get("/").text).text
+        gateway.ask()
+        gateway.ask(extra_body={"pyramid": {"threshold": 0.9}})
+        gateway.ask(model="a")
+        reply = gateway.get("/")
+        shown = Parser(reply.text)
+        assert reply.headers["content-type"].startswith("text/html")
+        assert "50.0 % escalated, of 2 judged" in shown.text
+        assert "1 unjudged, straight to one model" in shown.text
+        assert "1 of 2 members agree: the oracle is asked" in shown.text
+        assert "oracle" in shown.text
+        live = Parser(gateway.get("/live").text)
+        assert "50.0 % escalated, of 2 judged" in live.text
+        # In the order of time, the latest first.
+        assert live.text.index("asked for by name") < live.text.index("the oracle is asked")
+
+
+def test_it_needs_nothing_from_elsewhere_and_lets_nothing_in():
+    with running_gateway(DIFFER) as gateway:
+        reply = gateway.get("/")
+        page = Parser(reply.text)
+        assert not page.addresses
+        assert not page.inline
+        policy = reply.headers["content-security-policy"]
+        (nonce,) = set(re.findall(r'nonce="([^"]+)"', reply.text))
+        assert f"script-src 'nonce-{nonce}'" in policy
+        assert "default-src 'none'" in policy
+        assert "unsafe" not in policy
+        assert nonce not in gateway.get("/").text
+
+
+@pytest.mark.parametrize("texts", [False, True])
+def test_questions_are_shown_only_where_that_was_asked_for(texts):
+    settings = GatewaySettings(faults=QUICK, page=PageSettings(texts=texts))
+    with running_gateway(DIFFER, settings=settings) as gateway:
+        gateway.ask(NASTY)
+        for path in ("/", "/live"):
+            html = gateway.get(path).text
+            assert "<script>alert" not in html
+            assert (NASTY in Parser(html).text) == texts
+            assert "#### 99" not in html
+
+
+def test_a_browser_is_asked_for_a_key():
+    with running_gateway(DIFFER, keys=[KEY]) as gateway:
+        refused = gateway.get("/")
+        assert refused.status_code == 401
+        assert refused.headers["www-authenticate"].startswith("Basic ")
+        basic = base64.b64encode(f"me:{KEY}".encode()).decode()
+        headers = {"authorization": f"Basic {basic}"}
+        assert gateway.get("/", headers=headers).is_success
+        assert gateway.get("/live", headers=headers).is_success
+        # The page's own box asks with what the browser has.
+        assert gateway.post(chat_body(), headers=headers).is_success
+        for wrong in ("Basic !", "Basic " + base64.b64encode(b"me:wrong").decode()):
+            assert gateway.get("/", headers={"authorization": wrong}).status_code == 401
+
+
+def test_there_need_be_no_page():
+    settings = GatewaySettings(faults=QUICK, page=PageSettings(enabled=False))
+    with running_gateway(DIFFER, settings=settings) as gateway:
+        assert gateway.get("/").status_code == gateway.get("/live").status_code == 404
+
+
+def test_the_dial_is_the_checkpoints_curve(imported_run, trained):
+    router = Router.load(trained)
+    point = router.card.operating_point()
+    curve = curve_of(router, point)
+    measured = [row for row in router.card.validation_curve if None not in row.values()]
+    assert len(curve.points) == len(measured)
+    thresholds = [own.threshold for own in curve.points]
+    assert thresholds == sorted(thresholds)
+    nearest = min(thresholds, key=lambda threshold: abs(threshold - point.threshold))
+    assert thresholds[curve.served] == nearest
+    # Dearer is further right, better is further up.
+    dearest = max(curve.points, key=lambda own: own.cost_ratio)
+    best = max(curve.points, key=lambda own: own.accuracy)
+    assert dearest.x == max(own.x for own in curve.points)
+    assert best.y == min(own.y for own in curve.points)
+    settings = GatewaySettings(faults=QUICK, audit=AuditSettings(share=0.0))
+    with (
+        running(Gate.from_run(imported_run, router=trained), settings, []) as (url, _),
+        httpx.Client(timeout=20) as client,
+    ):
+        root = url.removesuffix("/v1")
+        html = client.get(root).text
+        points = json.loads(re.search(r"const points = (\[.*?\]);", html)[1])
+        assert [own["threshold"] for own in points] == thresholds
+        question = read_labelled_run(imported_run).queries[0].question
+        assert client.post(f"{url}/chat/completions", json=chat_body(question)).is_success
+        shown = Parser(client.get(root).text).text
+        assert f"operating point {point.name}" in shown
+        assert "of 1 judged" in shown
+
+
+def test_there_is_no_curve_without_one():
+    vote = Recent(decisions=1, texts=False)
+    assert (vote.escalated_share, vote.saved_share, vote.times) == (None, None, [])
+    assert curve_of(None, Router) is None
