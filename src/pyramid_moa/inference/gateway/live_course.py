@@ -112,7 +112,12 @@ async def take_live(
     query = Query(query_id="live", question=question)
     prompt = rules.pyramid.prompt.render(question)
     oracle = rules.pyramid.oracle.name
-    course = await loop.run_in_executor(models.judges, partial(Course, rules, query, budget=budget))
+    begin = partial(Course, rules, query, budget=budget)
+    if rules.point.policy == "parallel":
+        # Its first step is known without a look at the question: no need to leave the loop.
+        course = begin()
+    else:
+        course = await loop.run_in_executor(models.judges, begin)
     outcomes: dict[str, Completion | Failure] = {}
     pieces = 0
     judged = False
