@@ -11,6 +11,7 @@ from pyramid_moa.backends import Completion, Failure, Message, ModelSpec, Prompt
 from pyramid_moa.backends.openai_api import OpenAIBackend
 from pyramid_moa.backends.openai_chunks import Piece
 from pyramid_moa.backends.openai_relay import RelayError
+from pyramid_moa.errors import BackendError
 from pyramid_moa.inference.gateway.settings import Faults
 from pyramid_moa.inference.gateway.upstream import Upstream
 
@@ -272,40 +273,128 @@ def test_requests_are_not_handed_on_while_the_breaker_is_open():
     assert calls == ["failed", "left_out", "left_out"]
 
 
-class Broken:
+class Local:
+    """A model of this process: takes its time for a batch, and never two at once."""
+
     name = "local"
 
+    def __init__(self, *, seconds=0.0, error=None):
+        self.seconds, self.error = seconds, error
+        self.batches = []
+        self.working = False
+
     async def agenerate(self, prompts, sampling):
-        from pyramid_moa.errors import BackendError
-
-        raise BackendError("out of memory")
-
-
-class Local(Broken):
-    async def agenerate(self, prompts, sampling):
+        assert not self.working
+        self.working = True
+        self.batches.append([prompt.text for prompt in prompts])
+        try:
+            await asyncio.sleep(self.seconds)
+        finally:
+            self.working = False
+        if self.error is not None:
+            raise self.error
         return [
             Completion(
-                text="8", finish_reason="stop", prompt_tokens=1, completion_tokens=1, latency_s=0.0
+                text=f"{prompt.text}!",
+                finish_reason="stop",
+                prompt_tokens=1,
+                completion_tokens=1,
+                latency_s=0.0,
             )
+            for prompt in prompts
         ]
 
 
-def local(backend, work):
+def local(backend, work, **faults):
+    calls = []
+
     async def run():
-        upstream = Upstream(ModelSpec(name="local", model="m"), backend, Faults())
+        spec = ModelSpec(name="local", model="m")
+        upstream = Upstream(
+            spec, backend, Faults(**faults), ended=lambda name, result, s: calls.append(result)
+        )
         try:
             return await work(upstream)
         finally:
             await upstream.close()
 
-    return asyncio.run(run())
+    return asyncio.run(run()), calls
+
+
+def asks(upstream, text, *, sampling=GREEDY, within_s=5.0, limit_s=None):
+    prompt = Prompt(text=text)
+    return asyncio.ensure_future(
+        upstream.ask(prompt, sampling, until=later(within_s), limit_s=limit_s)
+    )
 
 
 def test_a_model_that_is_gone_is_a_failure_and_no_error():
-    outcome = local(Broken(), lambda upstream: upstream.ask(CHAT, GREEDY, until=later(5)))
+    backend = Local(error=BackendError("out of memory"))
+    outcome, calls = local(backend, lambda upstream: asks(upstream, "x"))
     assert outcome == Failure(message="out of memory", can_retry=True)
+    assert calls == ["failed"]
+
+
+def test_a_fault_of_our_own_reaches_whoever_asked():
+    async def work(upstream):
+        found = await asyncio.gather(asks(upstream, "x"), return_exceptions=True)
+        return [*found, await asyncio.gather(asks(upstream, "y"), return_exceptions=True)]
+
+    backend = Local(error=RuntimeError("a fault"))
+    (first, (second,)), _ = local(backend, work)
+    assert str(first) == str(second) == "a fault"
 
 
 def test_a_model_in_this_process_streams_its_answer_in_one_piece():
-    piece, completion = local(Local(), everything)
-    assert (piece.text, completion.text) == ("8", "8")
+    (piece, completion), _ = local(Local(), lambda upstream: everything(upstream, TEXT))
+    assert piece.text == completion.text == f"{TEXT.text}!"
+
+
+def test_what_comes_while_a_local_model_works_is_asked_together():
+    other = Sampling(max_tokens=7)
+
+    async def work(upstream):
+        first = asks(upstream, "a")
+        await asyncio.sleep(0.05)
+        rest = [asks(upstream, text) for text in "bcd"]
+        rest.append(asks(upstream, "e", sampling=other))
+        await asyncio.sleep(0)
+        rest.pop(1).cancel()
+        return [(await task).text for task in [first, *rest]]
+
+    backend = Local(seconds=0.1)
+    texts, calls = local(backend, work)
+    assert texts == ["a!", "b!", "d!", "e!"]
+    assert backend.batches == [["a"], ["b", "d"], ["e"]]
+    assert calls.count("answered") == 4
+
+
+def test_who_waits_too_long_for_a_busy_model_does_not_count_against_it():
+    async def work(upstream):
+        first = asks(upstream, "a")
+        await asyncio.sleep(0.05)
+        second = await asks(upstream, "b", limit_s=0.1)
+        await first
+        return second, upstream.breaker.state
+
+    (outcome, state), calls = local(Local(seconds=0.4), work, breaker_failures=1)
+    assert "more to do than it can at once" in outcome.message
+    assert calls == ["crowded_out", "answered"]
+    assert state == "closed"
+
+
+def test_a_server_is_asked_no_more_at_once_than_its_entry_says():
+    async def work(upstream):
+        asked = [upstream.ask(CHAT, GREEDY, until=later(5)) for _ in range(4)]
+        relayed = [upstream.relay(PATH, REQUEST, until=later(5)) for _ in range(2)]
+        streamed = [everything(upstream) for _ in range(2)]
+        return await asyncio.gather(*asked, *relayed, *streamed)
+
+    def answer(request):
+        if request.body.get("stream"):
+            return Reply(events=stream_events("abc"), delay_s=0.05)
+        return Reply(body=chat_reply("8"), delay_s=0.05)
+
+    _, calls, server = serve(answer, work, max_concurrency=2)
+    assert calls == ["answered"] * 8
+    assert server.most_under_way == 2

@@ -13,13 +13,14 @@ from pathlib import Path
 import uvicorn
 
 from pyramid_moa.config_file import load_config
+from pyramid_moa.data_prep.pyramid import Pyramid
 from pyramid_moa.errors import PyramidError
 from pyramid_moa.inference.gate import Gate
 from pyramid_moa.inference.gateway.access import check_bind, read_admin_keys, read_keys
 from pyramid_moa.inference.gateway.app import build_app
 from pyramid_moa.inference.gateway.gateway import forgiving
 from pyramid_moa.inference.gateway.json_logs import log_as_json
-from pyramid_moa.inference.gateway.settings import GatewaySettings
+from pyramid_moa.inference.gateway.settings import GatewaySettings, Load
 from pyramid_moa.router_model.policy import PolicyKind
 
 __all__ = ["serve"]
@@ -95,6 +96,22 @@ def serve(
         )
         _run(server, listener)
         log.info("stopped")
+
+
+def _say_narrow(pyramid: Pyramid, load: Load, log: logging.Logger) -> None:
+    """Say which servers may be asked less at once than the gateway takes in."""
+    narrow = [
+        f"{spec.name} {spec.max_concurrency}"
+        for spec in pyramid.models
+        if spec.is_served and spec.max_concurrency < load.max_concurrency
+    ]
+    if narrow:
+        log.warning(
+            "requests under way at once: %s (max_concurrency of their entries), of %d that the "
+            "gateway works on (load.max_concurrency): raise the former if their servers bear it",
+            ", ".join(narrow),
+            load.max_concurrency,
+        )
 
 
 class _Server(uvicorn.Server):

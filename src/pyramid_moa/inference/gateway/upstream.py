@@ -14,14 +14,18 @@ from pyramid_moa.backends.openai_endpoint import endpoint_of
 from pyramid_moa.backends.openai_model import request_body
 from pyramid_moa.backends.openai_relay import OpenAIRelay, RelayError
 from pyramid_moa.errors import BackendError
+from pyramid_moa.inference.gateway.batching import Batcher
 from pyramid_moa.inference.gateway.circuit_breaker import CircuitBreaker, Permit
 from pyramid_moa.inference.gateway.settings import Faults
 
 __all__ = ["CallResult", "Upstream"]
 
-CallResult = Literal["answered", "failed", "timed_out", "refused", "left_out", "given_up"]
+CallResult = Literal[
+    "answered", "failed", "timed_out", "refused", "left_out", "given_up", "crowded_out"
+]
 """How a call ended: a model refuses a prompt that it can't take; it is left out while its breaker
-is open; it is given up where the client has gone, or the request's own time is over."""
+is open; it is given up where the client has gone, or the request's own time is over; and crowded
+out where others took the model's time until its own was over."""
 
 _T = TypeVar("_T")
 _Object = dict[str, object]
@@ -62,7 +66,10 @@ class Upstream:
         self._ended = ended
         # From this loop: the way to the backend's own thread and back costs milliseconds.
         self._model = backend.in_this_loop() if isinstance(backend, OpenAIBackend) else None
+        self._local = Batcher(backend) if self._model is None else None
         self._relay = OpenAIRelay(spec) if spec.is_served else None
+        # Of all calls, judged or not: servers are asked for no more at once than they may be.
+        self._places = asyncio.Semaphore(spec.max_concurrency)
         self._address = endpoint_of(spec).address if spec.is_served else ""
 
     @property
@@ -86,13 +93,12 @@ class Upstream:
         """
 
         async def once() -> Completion | Failure:
-            if self._model is not None:
+            if self._model is None:
+                assert self._local is not None
+                return await self._local.ask(prompt, sampling, begin=call.begin)
+            async with self._places:
+                call.begin()
                 return await self._model.answer(prompt, sampling)
-            try:
-                (outcome,) = await self._backend.agenerate([prompt], sampling)
-            except BackendError as error:
-                return Failure(message=str(error), can_retry=True)
-            return outcome
 
         call = _Call(self)
         if call.permit is None:
@@ -156,9 +162,15 @@ class Upstream:
             RelayError: there is no answer.
         """
         call, relay = self._relay_call()
+
+        async def once() -> _Object:
+            async with self._places:
+                call.begin()
+                return await relay.complete(path, request)
+
         try:
             async with asyncio.timeout_at(call.end(until, None)):
-                reply = await self._hedged(lambda: relay.complete(path, request))
+                reply = await self._hedged(once)
         except TimeoutError as error:
             raise RelayError(call.timed_out(until).message, can_retry=True) from error
         except RelayError as error:
@@ -183,14 +195,20 @@ class Upstream:
         """
         call, relay = self._relay_call()
         try:
-            async with aclosing(relay.stream(path, request)) as chunks:
-                while True:
-                    # Around each wait, not around what the caller does with a chunk.
-                    async with asyncio.timeout_at(call.end(until, None)):
-                        chunk = await anext(chunks, None)
-                    if chunk is None:
-                        break
-                    yield chunk
+            async with asyncio.timeout_at(until):
+                await self._places.acquire()
+            try:
+                call.begin()
+                async with aclosing(relay.stream(path, request)) as chunks:
+                    while True:
+                        # Around each wait, not around what the caller does with a chunk.
+                        async with asyncio.timeout_at(until):
+                            chunk = await anext(chunks, None)
+                        if chunk is None:
+                            break
+                        yield chunk
+            finally:
+                self._places.release()
             call.settle("answered")
         except TimeoutError as error:
             raise RelayError(call.timed_out(until).message, can_retry=True) from error
@@ -215,6 +233,8 @@ class Upstream:
             await self._relay.close()
         if self._model is not None:
             await self._model.close()
+        if self._local is not None:
+            await self._local.close()
 
     def _for_clients(self, message: str) -> str:
         """A message without the server's address, which is nobody's outside."""
@@ -286,7 +306,13 @@ class _Call:
         self.permit: Permit | None = upstream.breaker.admit()
         self._upstream = upstream
         self._started = asyncio.get_running_loop().time()
+        self._began_at: float | None = None
         self._settled = False
+
+    def begin(self) -> None:
+        """The model has been given the prompt: what it takes from now on is its own doing."""
+        if self._began_at is None:
+            self._began_at = asyncio.get_running_loop().time()
 
     def end(self, until: float, limit_s: float | None) -> float:
         """When its time is over, on the event loop's clock."""
@@ -295,7 +321,15 @@ class _Call:
     def timed_out(self, until: float) -> Failure:
         """Settle a call that took too long: its fault, unless the request had less time."""
         now = asyncio.get_running_loop().time()
-        seconds = now - self._started
+        if self._began_at is None:
+            self.settle("crowded_out")
+            return Failure(
+                message=f"{self._upstream.spec.name} has more to do than it can at once "
+                "(max_concurrency)",
+                can_retry=True,
+                latency_s=now - self._started,
+            )
+        seconds = now - self._began_at
         # A request that came to the model with most of its time gone says little about it.
         own = now < until or seconds >= self._upstream._faults.member_timeout_s
         self.settle("timed_out" if own else "given_up")
@@ -311,7 +345,7 @@ class _Call:
         self._settled = True
         if result in ("failed", "timed_out"):
             self.permit.failed()
-        elif result == "given_up":
+        elif result in ("given_up", "crowded_out"):
             self.permit.abandoned()
         else:
             # A prompt that is refused comes from a model that works.
