@@ -58,11 +58,12 @@ def program(*arguments, **variables):
 
 
 @pytest.fixture
-def own_logging():
-    """Logging as it was before a program in this process set it up."""
+def own_process():
+    """This process as it was before a program in it set it up."""
     root = logging.getLogger()
-    before = root.handlers[:], root.level
+    before, switch_s = (root.handlers[:], root.level), sys.getswitchinterval()
     yield
+    sys.setswitchinterval(switch_s)
     root.handlers[:], _ = before
     root.setLevel(before[1])
 
@@ -231,7 +232,7 @@ def test_a_head_that_never_ends_is_cut_off(with_a_member_missing):
     assert httpx.get(f"{url.removesuffix('/v1')}/healthz").is_success
 
 
-def test_what_can_not_be_served_is_said_in_one_line(tmp_path, capsys, own_logging):
+def test_what_can_not_be_served_is_said_in_one_line(tmp_path, capsys, own_process):
     open_to_all = refused(capsys, "--pyramid", "embedded", "--host", "0.0.0.0")
     assert "expected API keys" in open_to_all
     config = tmp_path / "serve.yaml"
@@ -299,7 +300,7 @@ def test_nobody_reloads_where_there_is_no_administrator(with_a_member_missing):
     assert reply.json()["error"]["code"] == "no_admin_key"
 
 
-def test_a_model_may_not_go_by_the_pyramids_name(slow_servers, tmp_path, capsys, own_logging):
+def test_a_model_may_not_go_by_the_pyramids_name(slow_servers, tmp_path, capsys, own_process):
     server = slow_servers["a"].base_url
     path = write_pyramid(tmp_path, {"pyramid": server, "pyramid@x": server, "oracle": server})
     said = refused(capsys, "--pyramid", str(path), "--port", "0")

@@ -7,6 +7,7 @@ import logging
 import os
 import signal
 import socket
+import sys
 from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
@@ -27,6 +28,8 @@ from pyramid_moa.router_model.policy import PolicyKind
 __all__ = ["serve"]
 
 _KEEP_ALIVE_S = 75
+# Python's own 5 ms are what the loop would wait for the interpreter while a thread scores answers.
+_SWITCH_S = 0.0005
 
 
 def serve(
@@ -67,6 +70,7 @@ def serve(
     # Before models are loaded, which may take minutes.
     with _listening(host, port) as listener:
         log_as_json()
+        sys.setswitchinterval(_SWITCH_S)
         log = logging.getLogger("pyramid_moa.gateway")
         open_gate = partial(
             Gate.from_config,
