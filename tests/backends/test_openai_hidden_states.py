@@ -175,9 +175,9 @@ def test_what_the_server_does_not_give_is_said_when_it_is_opened(vllm_server: Vl
 def test_a_wrong_folder_is_said_when_it_is_opened(
     vllm_server: VllmServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from pyramid_moa.backends import openai_api
+    from pyramid_moa.backends import openai_model
 
-    monkeypatch.setattr(openai_api, "_CHECK_S", 3.0)
+    monkeypatch.setattr(openai_model, "_CHECK_S", 3.0)
     spec = ModelSpec(
         name="member",
         backend="openai",
