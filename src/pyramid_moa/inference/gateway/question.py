@@ -167,7 +167,8 @@ def check_limits(request: CompletionRequest, limits: RequestLimits) -> None:
     Raises:
         ApiError: too many turns, answers or tokens, or an image by its address.
     """
-    n, param = request.n or 1, "n"
+    # Answers that are made and thrown away cost what those that are kept do.
+    n, param = max(request.n or 1, getattr(request, "best_of", None) or 1), "n"
     if isinstance(request, ChatRequest):
         if len(request.messages) > limits.messages:
             raise bad_request(
@@ -214,5 +215,6 @@ def _addresses(messages: list[ChatMessage]) -> Iterator[str]:
 
 def _is_remote(text: str) -> bool:
     # Anything that a server could be made to fetch or read, whatever its case or padding.
-    head = text.strip().lower()[:64]
-    return head.startswith((*_REMOTE, "file:", "ftp:")) or ("://" in head)
+    # Readers of addresses leave out control characters and blanks wherever they stand.
+    head = "".join(letter for letter in text[:4096] if letter > " ").lower()[:64]
+    return head.startswith((*_REMOTE, "http:", "https:", "file:", "ftp:")) or ("://" in head)
