@@ -14,12 +14,11 @@ from numpy.typing import NDArray
 from policy_cases.policies import step_values
 from policy_cases.policy_figures import pooled, row_of
 from policy_cases.scored_folds import ScoredFold, scored_folds
-from suite import import_pyramid, read_suite
+from policy_cases.suite_data import suite_data
 
 from pyramid_moa.atomic_files import write_text_atomically
-from pyramid_moa.data_prep.labelled_run import read_labelled_run
 from pyramid_moa.router_model.step_policy import StepPolicy
-from pyramid_moa.training.baselines.rule_run import RuleRun, rule_run
+from pyramid_moa.training.baselines.rule_run import RuleRun
 from pyramid_moa.training.csv_table import csv_text
 from pyramid_moa.training.head_to_head_pooling import question_weights
 
@@ -32,13 +31,7 @@ _SEEDS = 1
 
 def run(options: argparse.Namespace) -> None:
     """Write budgets.csv: accuracy at each budget, and its gain over the one before."""
-    wanted = options.pyramids
-    pyramids = [one for one in read_suite().pyramids if wanted is None or one.name in wanted]
-    runs = options.out / "runs"
-    for pyramid in pyramids:
-        if not (runs / pyramid.name).exists():
-            import_pyramid(pyramid, options.data, runs)
-    data = {one.name: rule_run(read_labelled_run(runs / one.name)) for one in pyramids}
+    data = {pyramid.name: own for pyramid, own in suite_data(options)}
     weights = question_weights(
         {name: own.hashes for name, own in data.items()}, seed=0, resamples=_RESAMPLES
     )

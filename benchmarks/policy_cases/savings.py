@@ -18,11 +18,9 @@ from policy_cases.policy_figures import (
 )
 from policy_cases.savings_plot import plot_savings
 from policy_cases.scored_folds import scored_folds
-from suite import import_pyramid, read_suite
+from policy_cases.suite_data import suite_data
 
 from pyramid_moa.atomic_files import write_text_atomically
-from pyramid_moa.data_prep.labelled_run import read_labelled_run
-from pyramid_moa.training.baselines.rule_run import rule_run
 from pyramid_moa.training.csv_table import csv_text
 from pyramid_moa.training.head_to_head_pooling import question_weights
 
@@ -34,13 +32,9 @@ _WEAK = 0.93
 
 def run(options: argparse.Namespace) -> None:
     """Fit what is not fitted yet; write savings.csv, savings_curves.csv and savings_curves.svg."""
-    wanted = options.pyramids
-    pyramids = [one for one in read_suite().pyramids if wanted is None or one.name in wanted]
-    runs = options.out / "runs"
-    for pyramid in pyramids:
-        if not (runs / pyramid.name).exists():
-            import_pyramid(pyramid, options.data, runs)
-    data = {one.name: rule_run(read_labelled_run(runs / one.name)) for one in pyramids}
+    classes, data = {}, {}
+    for pyramid, own in suite_data(options):
+        classes[pyramid.name], data[pyramid.name] = pyramid.oracle_class, own
     weights = question_weights(
         {name: own.hashes for name, own in data.items()}, seed=0, resamples=_RESAMPLES
     )
@@ -53,7 +47,6 @@ def run(options: argparse.Namespace) -> None:
             for form in ABC_FORMS:
                 curve = relative_costs(own, made, weights[name], policy=policy, form=form)
                 curves.setdefault((policy, form), []).append(curve)
-    classes = {one.name: one.oracle_class for one in pyramids}
     rows = [*_pooled_rows(figures, classes), *_curve_rows(curves), *_pyramid_rows(figures)]
     write_text_atomically(options.out / "savings.csv", csv_text(rows))
     means = {

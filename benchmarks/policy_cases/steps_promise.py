@@ -13,11 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 from policy_cases.policies import sequential_walks
 from policy_cases.scored_folds import scored_folds
-from suite import import_pyramid, read_suite
+from policy_cases.suite_data import suite_data
 
 from pyramid_moa.atomic_files import write_text_atomically
-from pyramid_moa.data_prep.labelled_run import read_labelled_run
-from pyramid_moa.training.baselines.rule_run import RuleRun, rule_run
+from pyramid_moa.training.baselines.rule_run import RuleRun
 from pyramid_moa.training.csv_table import csv_text
 from pyramid_moa.training.drop_test import DropTest
 from pyramid_moa.training.learn_then_test import Plan, cheapest_within_drop
@@ -31,15 +30,9 @@ _LEVEL = 0.05
 
 def run(options: argparse.Namespace) -> None:
     """Write steps_promise.csv: a row a pyramid, drop and number of questions, and the means."""
-    wanted = options.pyramids
-    pyramids = [one for one in read_suite().pyramids if wanted is None or one.name in wanted]
-    runs = options.out / "runs"
     tests = {(n, drop): DropTest(n=n, drop=drop, level=_LEVEL) for n in _SIZES for drop in _DROPS}
     rows: list[dict[str, object]] = []
-    for pyramid in pyramids:
-        if not (runs / pyramid.name).exists():
-            import_pyramid(pyramid, options.data, runs)
-        data = rule_run(read_labelled_run(runs / pyramid.name))
+    for pyramid, data in suite_data(options):
         folds = list(scored_folds(data, options.out / "scores", name=pyramid.name, seeds=1))
         right, spent = np.zeros((0, 0)), np.zeros((0, 0))
         plan = None

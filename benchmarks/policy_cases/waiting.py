@@ -15,13 +15,12 @@ import sys
 import numpy as np
 from numpy.typing import NDArray
 from policy_cases.scored_folds import Part, ScoredFold, scored_folds
-from suite import import_pyramid, read_suite
+from policy_cases.suite_data import suite_data
 
 from pyramid_moa.atomic_files import write_text_atomically
-from pyramid_moa.data_prep.labelled_run import read_labelled_run
 from pyramid_moa.router_model.state_values import reachable_sets, single_members
 from pyramid_moa.training.baselines.inner_folds import inner_folds
-from pyramid_moa.training.baselines.rule_run import RuleRun, rule_run
+from pyramid_moa.training.baselines.rule_run import RuleRun
 from pyramid_moa.training.csv_table import csv_text
 from pyramid_moa.training.state_fit import fit_state_values, lambdas
 from pyramid_moa.training.state_walk import Walk, joined_walks, walk
@@ -39,14 +38,8 @@ _SHARES = (0.0, 0.3, 1.0)
 
 def run(options: argparse.Namespace) -> None:
     """Write waiting.csv: a row a pyramid and policy, and the means."""
-    wanted = options.pyramids
-    pyramids = [one for one in read_suite().pyramids if wanted is None or one.name in wanted]
-    runs = options.out / "runs"
     rows: list[dict[str, object]] = []
-    for pyramid in pyramids:
-        if not (runs / pyramid.name).exists():
-            import_pyramid(pyramid, options.data, runs)
-        data = rule_run(read_labelled_run(runs / pyramid.name))
+    for pyramid, data in suite_data(options):
         folds = scored_folds(data, options.out / "scores", name=pyramid.name, seeds=1)
         rows += _measured(pyramid.name, data, list(folds))
     policies = list(dict.fromkeys(str(row["policy"]) for row in rows))

@@ -13,10 +13,9 @@ from pyramid_moa.router_model.card import TypicalCall
 from pyramid_moa.router_model.policy import OperatingPoint
 from pyramid_moa.router_model.router import Router
 from pyramid_moa.training.dial_path import ALWAYS, steps_path, tried_steps
-from pyramid_moa.training.examples import gather_examples
 from pyramid_moa.training.operating_points import NotAttainableError
 from pyramid_moa.training.replay import replay, score_run
-from pyramid_moa.training.stepwise_points import step_dial
+from pyramid_moa.training.stepwise_points import router_dial
 from pyramid_moa.training.threshold import add_threshold
 from pyramid_moa.training.train import train
 from pyramid_moa.training.value_point import add_value_point
@@ -146,8 +145,7 @@ def test_values_that_can_not_be(imported_run, router, wrong):
 
 def dial_and_replays(run, router, positions):
     """What the dial says of each setting, and what the gate's way comes to."""
-    examples = gather_examples(run, router.features, hidden_key=router.card.hidden_key)
-    dial = step_dial(run, router.steps, router.network, examples, positions)
+    dial = router_dial(run, router, positions)
     scores = score_run(run, router, positions)
     path = steps_path(router.card.steps_curve, 100)
     tried = tried_steps(dial)

@@ -14,12 +14,11 @@ from pyramid_moa.router_model.policy import (
     vote_scores,
 )
 from pyramid_moa.router_model.router import Router
-from pyramid_moa.training.examples import gather_examples
 from pyramid_moa.training.outcomes import Outcomes
 from pyramid_moa.training.point_results import PointResult
 from pyramid_moa.training.replay import check_fit, check_steps, replay, score_run, steps_fit
 from pyramid_moa.training.report import check_report_folder, write_report
-from pyramid_moa.training.stepwise_points import StepDial, dial_of
+from pyramid_moa.training.stepwise_points import StepDial, router_dial
 
 __all__ = ["evaluate"]
 
@@ -121,17 +120,7 @@ def _points(
 
 def _dial(run: LabelledRun, positions: Sequence[int], router: Router) -> StepDial | None:
     """Every setting of the sequential policy, where the router knows steps to the run's models."""
-    steps = router.steps
-    if steps is None or not steps_fit(run, router):
-        return None
-    examples = gather_examples(
-        run,
-        router.features,
-        hidden_key=router.card.hidden_key,
-        verifier=router.verifier,
-        positions=positions,
-    )
-    return dial_of(run, steps, router.network, examples, positions)
+    return router_dial(run, router, positions) if steps_fit(run, router) else None
 
 
 def _seen(run: LabelledRun, router: Router, positions: list[int]) -> int:

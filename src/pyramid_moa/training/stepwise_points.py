@@ -9,9 +9,10 @@ from numpy.typing import NDArray
 from pyramid_moa.data_prep.labelled_run import LabelledRun
 from pyramid_moa.router_model.network import RouterNetwork
 from pyramid_moa.router_model.policy import OperatingPoint
+from pyramid_moa.router_model.router import Router
 from pyramid_moa.router_model.step_policy import StepPolicy
 from pyramid_moa.training.config import TrainConfig
-from pyramid_moa.training.examples import Examples
+from pyramid_moa.training.examples import Examples, gather_examples
 from pyramid_moa.training.fit import held_out_parts
 from pyramid_moa.training.outcomes import BoolArray, FloatArray
 from pyramid_moa.training.scored_sets import ScoredSets
@@ -26,7 +27,7 @@ from pyramid_moa.training.step_fit import (
     why_no_steps,
 )
 
-__all__ = ["StepDial", "Stepwise", "dial_of", "fit_stepwise", "step_dial"]
+__all__ = ["StepDial", "Stepwise", "fit_stepwise", "router_dial"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -183,13 +184,32 @@ def fit_stepwise(
     first_tier = len(run.manifest.members)
     validation = dial = _dial(policy, walked, evidence, answered, first_tier)
     if calibration:
-        dial = step_dial(run, policy, network, examples, calibration)
+        dial = step_dial(run, policy, network, examples.take(calibration), calibration)
     return Stepwise(
         policy=policy,
         validation=validation,
         dial=dial,
         split="calibration" if calibration else "train and validation, out of fold",
     )
+
+
+def router_dial(run: LabelledRun, router: Router, positions: Sequence[int]) -> StepDial:
+    """See what each setting of a router's sequential policy comes to on some queries.
+
+    Args:
+        run: the labelled data, of the models that the router knows steps to.
+        router: with its policy.
+        positions: of queries that it was not fitted on.
+    """
+    assert router.steps is not None
+    examples = gather_examples(
+        run,
+        router.features,
+        hidden_key=router.card.hidden_key,
+        verifier=router.verifier,
+        positions=positions,
+    )
+    return step_dial(run, router.steps, router.network, examples, positions)
 
 
 def step_dial(
@@ -199,26 +219,7 @@ def step_dial(
     examples: Examples,
     positions: Sequence[int],
 ) -> StepDial:
-    """See what each setting of a policy comes to on queries that it was not fitted on.
-
-    Args:
-        run: the labelled data.
-        policy: of its models.
-        network: that it was fitted with.
-        examples: of the whole run.
-        positions: of the queries.
-    """
-    return dial_of(run, policy, network, examples.take(positions), positions)
-
-
-def dial_of(
-    run: LabelledRun,
-    policy: StepPolicy,
-    network: RouterNetwork,
-    examples: Examples,
-    positions: Sequence[int],
-) -> StepDial:
-    """See the same with examples of these very queries.
+    """See the same of a policy and a network whose examples are there.
 
     Args:
         run: the labelled data.

@@ -17,13 +17,12 @@ from pyramid_moa.training.dial_path import (
     tried_steps,
     try_thresholds,
 )
-from pyramid_moa.training.examples import gather_examples
 from pyramid_moa.training.learn_then_test import Tried
 from pyramid_moa.training.operating_points import ThresholdTable, replaced, threshold_table
 from pyramid_moa.training.outcomes import Outcomes
 from pyramid_moa.training.promises import check_prices, measured_point, promised_point
 from pyramid_moa.training.replay import check_fit, check_steps, replay, score_run
-from pyramid_moa.training.stepwise_points import step_dial
+from pyramid_moa.training.stepwise_points import router_dial
 from pyramid_moa.training.targets import Target, one_target
 
 __all__ = ["add_threshold"]
@@ -151,12 +150,8 @@ def _settings(
     check_steps(
         run, router, OperatingPoint(name=policy, threshold=0.0, target="", policy="sequential")
     )
-    assert router.steps is not None
-    examples = gather_examples(
-        run, router.features, hidden_key=router.card.hidden_key, verifier=router.verifier
-    )
-    dial = step_dial(run, router.steps, router.network, examples, positions)
-    return steps_path(router.card.steps_curve, questions), tried_steps(dial)
+    tried = tried_steps(router_dial(run, router, positions))
+    return steps_path(router.card.steps_curve, questions), tried
 
 
 def _measured(

@@ -3,6 +3,7 @@
 import math
 import time
 
+import numpy as np
 import pytest
 from faulty_server import soon
 from running_gateway import chat_body, fails, running_gateway, says
@@ -11,6 +12,8 @@ from scipy.stats import binomtest
 from pyramid_moa.errors import ConfigError
 from pyramid_moa.inference.gateway.audit import AuditCount, wilson_interval
 from pyramid_moa.inference.gateway.settings import AuditSettings
+from pyramid_moa.router_model.policy import OperatingPoint
+from pyramid_moa.router_model.router import Router
 
 MEMBERS = {"a": says("#### 16"), "b": says("it is 16")}
 
@@ -61,23 +64,64 @@ def test_an_oracle_that_is_down_is_counted_and_does_no_harm():
         assert math.isnan(figures(gateway)['pyramid_moa_audit_disagreement{bound="estimate"}'])
 
 
-def test_it_warns_once_when_answers_differ_more_often_than_they_may(caplog):
-    """The vote is sure of itself where all agree: here it is always wrong."""
+def ask_and_audit(gateway, times):
+    for number in range(1, times + 1):
+        gateway.ask()
+        differ = 'pyramid_moa_audits{result="differ"} '
+        said = f"{differ}{float(number)}"
+        assert soon(lambda said=said: said in gateway.get("/metrics").text)
+
+
+def test_the_vote_rule_states_no_probability_that_could_be_broken(caplog):
     with running_gateway({**MEMBERS, "oracle": says("#### 17")}, audit=1.0) as gateway:
-        for _ in range(4):
-            gateway.ask()
-            assert soon(lambda: not gateway.servers["oracle"].under_way)
-            time.sleep(0.05)
+        ask_and_audit(gateway, 4)
+        assert figures(gateway)["pyramid_moa_audit_drifted"] == 0.0
+    assert not [record for record in caplog.records if "more often" in record.getMessage()]
+
+
+def test_it_warns_once_when_answers_differ_more_often_than_they_may(caplog):
+    """The router trusts members that agree: here they are always wrong."""
+    router = {
+        "router": Router.load("pretrained:numeric"),
+        "point": OperatingPoint(name="never", threshold=1.0, target=""),
+    }
+    answers = {**MEMBERS, "oracle": says("#### 17")}
+    with running_gateway(answers, audit=1.0, **router) as gateway:
+        ask_and_audit(gateway, 8)
         assert figures(gateway)["pyramid_moa_audit_drifted"] == 1.0
     warnings = [record for record in caplog.records if "more often" in record.getMessage()]
     assert len(warnings) == 1
 
 
-def test_it_does_not_warn_of_what_the_router_allows():
-    assert not AuditCount(agree=90, differ=10, believed=15.0).has_drifted
-    assert not AuditCount(agree=90, differ=10, believed=8.0).has_drifted  # it may be chance
-    assert AuditCount(agree=900, differ=100, believed=50.0).has_drifted
+def ever_drifted(rng, believed, true, audits):
+    """Whether the alarm was on at any time, looked at after every audit."""
+    count = AuditCount()
+    for differs in rng.random(audits) < true:
+        count.compare(agrees=not differs, believed=believed)
+        if count.has_drifted:
+            return True
+    return False
+
+
+def test_a_router_whose_probabilities_hold_is_seldom_warned_of():
+    rng = np.random.default_rng(0)
+    for believed in (0.02, 0.05, 0.3):
+        alarms = sum(ever_drifted(rng, believed, believed, 500) for _ in range(400))
+        assert alarms <= 0.05 * 400 + 2 * (0.05 * 0.95 * 400) ** 0.5
+    first = AuditCount()
+    first.compare(agrees=False, believed=0.05)
+    assert not first.has_drifted  # of one audit nothing follows
     assert not AuditCount().has_drifted
+
+
+def test_a_drift_is_found():
+    rng = np.random.default_rng(0)
+    assert sum(ever_drifted(rng, 0.05, 0.15, 300) for _ in range(100)) >= 90
+    assert sum(ever_drifted(rng, 0.02, 0.3, 60) for _ in range(100)) >= 95
+    always = AuditCount()
+    for _ in range(2000):
+        always.compare(agrees=False, believed=0.5)
+    assert always.has_drifted
 
 
 @pytest.mark.parametrize(("hits", "of"), [(0, 10), (3, 10), (10, 10), (57, 1000)])

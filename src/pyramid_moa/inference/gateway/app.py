@@ -1,7 +1,6 @@
 """The HTTP side: routes, who may pass, one place where every error gets its form."""
 
 import asyncio
-import json
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -37,6 +36,7 @@ from pyramid_moa.inference.gateway.metrics import CONTENT_TYPE, Metrics
 from pyramid_moa.inference.gateway.page import page_headers, render_live, render_page
 from pyramid_moa.inference.gateway.plan import Gated, check_names
 from pyramid_moa.inference.gateway.recent import Recent
+from pyramid_moa.inference.gateway.reply import json_text
 from pyramid_moa.inference.gateway.settings import GatewaySettings
 
 __all__ = ["build_app"]
@@ -44,6 +44,8 @@ __all__ = ["build_app"]
 _log = logging.getLogger("pyramid_moa.gateway")
 # A client that sends its request a byte at a time would hold a connection for ever.
 _BODY_S = 60.0
+# One that takes nothing of its answer for so long has as good as gone.
+_WRITE_S = 30.0
 # As nginx writes it: the client closed the request. Nobody is sent it; logs and metrics hold it.
 _GONE = 499
 _JSON = "application/json"
@@ -134,10 +136,7 @@ def _fault() -> ApiError:
 def _json(
     body: Mapping[str, Any], *, status: int = 200, headers: Mapping[str, str] | None = None
 ) -> Response:
-    content = json.dumps(body, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-    return Response(
-        content.encode("utf-8", "replace"), status, dict(headers or {}), media_type=_JSON
-    )
+    return Response(json_text(body), status, dict(headers or {}), media_type=_JSON)
 
 
 class _Site:
@@ -299,7 +298,11 @@ class _Completions:
             nonlocal status, begun
             if message["type"] == "http.response.start":
                 status, begun = message["status"], True
-            await send(message)
+            try:
+                async with asyncio.timeout(_WRITE_S):
+                    await send(message)
+            except TimeoutError:
+                raise ClientGoneError from None
 
         try:
             await self._serve(scope, receive, sending, account)

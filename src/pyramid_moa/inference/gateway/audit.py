@@ -21,6 +21,14 @@ __all__ = ["Audit", "AuditCount", "wilson_interval"]
 _log = logging.getLogger("pyramid_moa.gateway")
 # Two-sided 95 %.
 _Z = 1.959964
+# Stakes on "differs", in units of the chance that it does not pay; small ones find small drifts.
+_BETS = (0.5, 2.0, 8.0)
+_MOST_AT_STAKE = 0.9
+_LEVEL = 0.05
+# More than enough, and still a number.
+_PLENTY = 100.0
+# No router is surer than that of anything.
+_LEAST = 1e-4
 
 
 @dataclass(kw_only=True)
@@ -34,6 +42,8 @@ class AuditCount:
         believed: sum over those that agree or differ of the probability that ensemble or oracle
             is wrong, as the router had it: they can differ no more often than that.
         cost_usd: what asking has cost.
+        log_wealth: what bets on answers that differ more often than believed have made of 1, by
+            ``_BETS``; natural logarithms.
     """
 
     agree: int = 0
@@ -41,6 +51,29 @@ class AuditCount:
     failed: int = 0
     believed: float = 0.0
     cost_usd: float = 0.0
+    log_wealth: tuple[float, ...] = (0.0,) * len(_BETS)
+
+    def compare(self, *, agrees: bool, believed: float | None) -> None:
+        """Count an answer that was compared with the oracle's.
+
+        Args:
+            agrees: whether both are equal.
+            believed: probability, as the router has it, that they are not, at most; None for the
+                vote rule, which promises nothing that could be broken.
+        """
+        if agrees:
+            self.agree += 1
+        else:
+            self.differ += 1
+        if believed is None:
+            return
+        self.believed += believed
+        # Each bet is fair, or worse, where answers differ no more often than believed.
+        surprise = float(not agrees) - believed
+        self.log_wealth = tuple(
+            wealth + math.log1p(min(bet, _MOST_AT_STAKE / believed) * surprise)
+            for wealth, bet in zip(self.log_wealth, _BETS, strict=True)
+        )
 
     @property
     def audited(self) -> int:
@@ -58,8 +91,14 @@ class AuditCount:
 
     @property
     def has_drifted(self) -> bool:
-        """Whether answers surely differ more often than the router's probabilities allow."""
-        return bool(self.audited) and self.disagreement[1] > self.believed / self.audited
+        """Whether answers differ more often than the router's probabilities allow.
+
+        It is true of a router whose probabilities hold with a probability of at most 0.05, however
+        often it is looked at: the mean of fair bets is seldom ever so large (Ville's inequality;
+        Waudby-Smith and Ramdas 2024).
+        """
+        wealth = sum(math.exp(min(own, _PLENTY)) for own in self.log_wealth)
+        return wealth / len(self.log_wealth) >= 1 / _LEVEL
 
 
 def wilson_interval(hits: int, of: int) -> tuple[float, float]:
@@ -136,17 +175,15 @@ class Audit:
         if row.error is not None:
             self.count.failed += 1
             return
-        oracle_fails = 1.0 - (1.0 if decision.p_oracle_right is None else decision.p_oracle_right)
-        self.count.believed += min(1.0, decision.p_ensemble_fails + oracle_fails)
-        if agrees:
-            self.count.agree += 1
-        else:
-            self.count.differ += 1
+        believed = None
+        if decision.p_oracle_right is not None:
+            fails = decision.p_ensemble_fails + 1.0 - decision.p_oracle_right
+            believed = min(1.0, max(fails, _LEAST))
+        self.count.compare(agrees=agrees, believed=believed)
         self._warn()
 
     def _warn(self) -> None:
         count = self.count
-        # The vote rule promises nothing that could be broken.
         if count.has_drifted and not self._warned:
             share, low, high = count.disagreement
             _log.warning(

@@ -66,9 +66,9 @@ class DirectModel:
 
     def block(self, usage: Mapping[str, Any], seconds: float | None) -> dict[str, Any]:
         """The answer's reason and price."""
-        prompt, completion = usage.get("prompt_tokens"), usage.get("completion_tokens")
-        cost = None
-        if isinstance(prompt, int) and isinstance(completion, int):
+        known, cost = _known(usage), None
+        if "prompt_tokens" in known and "completion_tokens" in known:
+            prompt, completion = known["prompt_tokens"], known["completion_tokens"]
             cost = generation_cost_usd(self.upstream.spec, prompt, completion)
         block = direct_block(
             self.upstream.spec.name,
@@ -271,8 +271,13 @@ def _relayed(request: CompletionRequest) -> dict[str, object]:
 
 
 def _known(usage: Mapping[str, Any]) -> dict[str, int]:
+    """What can be a number of tokens: servers have given other things."""
     names = ("prompt_tokens", "completion_tokens", "total_tokens")
-    return {name: value for name in names if isinstance(value := usage.get(name), int)}
+    return {
+        name: value
+        for name in names
+        if isinstance(value := usage.get(name), int) and not isinstance(value, bool) and value >= 0
+    }
 
 
 def _explained(error: RelayError) -> ApiError:

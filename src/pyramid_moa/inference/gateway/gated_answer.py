@@ -272,6 +272,12 @@ def _no_answer(finished: Finished, block: Mapping[str, Any]) -> ApiError | None:
             param="pyramid",
             code="budget_too_small",
         )
+    rows = decision.generations
+    if rows and not any(row.can_retry for row in rows):
+        return bad_request(
+            f"no model takes this prompt; {rows[-1].model}: {rows[-1].error}",
+            code="refused_by_model",
+        )
     return unavailable("no model gave an answer; ask again later", pyramid=block)
 
 

@@ -1,6 +1,7 @@
 """Answers in the form that OpenAI's clients read, whole and in chunks."""
 
 import json
+import math
 import secrets
 import time
 from collections.abc import Mapping, Sequence
@@ -9,15 +10,32 @@ from typing import Any
 
 from pyramid_moa.backends.openai_chunks import Piece
 
-__all__ = ["DONE", "ReplyForm", "comment", "event"]
+__all__ = ["DONE", "ReplyForm", "comment", "event", "json_text"]
 
 DONE = b"data: [DONE]\n\n"
 
 
+def json_text(data: Mapping[str, Any]) -> bytes:
+    """A reply as JSON; numbers that JSON lacks, as a server may have given them, become null."""
+    how: dict[str, Any] = {"ensure_ascii": False, "separators": (",", ":"), "allow_nan": False}
+    try:
+        text = json.dumps(data, **how)
+    except ValueError:
+        text = json.dumps(_finite(data), **how)
+    return text.encode("utf-8", "replace")
+
+
+def _finite(value: object) -> object:
+    if isinstance(value, Mapping):
+        return {key: _finite(own) for key, own in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(own) for own in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
 def event(data: Mapping[str, Any]) -> bytes:
     """A server-sent event."""
-    text = json.dumps(data, ensure_ascii=False, separators=(",", ":"))
-    return b"data: " + text.encode("utf-8", "replace") + b"\n\n"
+    return b"data: " + json_text(data) + b"\n\n"
 
 
 def comment(data: Mapping[str, Any]) -> bytes:

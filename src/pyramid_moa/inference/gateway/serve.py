@@ -81,7 +81,9 @@ def serve(
             policy=policy,
             open_model=forgiving(settings.faults, say=log.warning),
         )
-        app = build_app(open_gate(), settings, keys=keys, admin_keys=admin_keys, reopen=open_gate)
+        gate = open_gate()
+        _say_narrow(gate.rules.pyramid, settings.load, log)
+        app = build_app(gate, settings, keys=keys, admin_keys=admin_keys, reopen=open_gate)
         server = _Server(
             uvicorn.Config(
                 app,

@@ -1,0 +1,122 @@
+"""Clients and servers that do what nobody expects of them."""
+
+import json
+import socket
+import time
+
+import pytest
+from faulty_server import Reply, chat_reply, soon, stream_events
+from running_gateway import chat_body, running_gateway, says
+
+from pyramid_moa.inference.gateway import app
+from pyramid_moa.inference.gateway.question import _is_remote
+from pyramid_moa.inference.gateway.reply import event, json_text
+
+MEMBERS = {"a": says("#### 16"), "b": says("#### 8")}
+REFUSED = Reply(status=400, body={"error": {"message": "the prompt is longer than the context"}})
+
+
+def odd(body):
+    return lambda request: {"data": [{"id": "m"}]} if request.body is None else Reply(body=body)
+
+
+@pytest.mark.parametrize("tokens", [-5, True, "7", 1.5, None])
+def test_tokens_that_are_none_are_not_counted(tokens):
+    reply = chat_reply("#### 16")
+    reply["usage"] = {"prompt_tokens": tokens, "completion_tokens": 3}
+    with running_gateway({**MEMBERS, "oracle": odd(reply)}) as gateway:
+        told = gateway.post(chat_body(model="oracle"))
+        assert told.status_code == 200
+        assert told.json()["choices"][0]["message"]["content"] == "#### 16"
+        assert "pyramid_moa_tokens" in gateway.get("/metrics").text
+
+
+def test_numbers_that_json_lacks_become_null():
+    value = {"a": float("-inf"), "b": [1.5, float("nan")], "c": {"d": float("inf")}}
+    expected = {"a": None, "b": [1.5, None], "c": {"d": None}}
+    assert json.loads(json_text(value)) == expected
+    assert json.loads(event(value).removeprefix(b"data: ")) == expected
+    assert json_text({"a": 0.5}) == b'{"a":0.5}'
+
+
+def test_an_odd_logprob_of_a_server_does_no_harm():
+    reply = chat_reply("#### 16")
+    reply["choices"][0]["logprobs"] = {"content": [{"token": "#", "logprob": float("-inf")}]}
+    with running_gateway({**MEMBERS, "oracle": odd(reply)}) as gateway:
+        told = gateway.post(chat_body(model="oracle", logprobs=True))
+        assert told.status_code == 200
+        assert told.json()["choices"][0]["logprobs"]["content"][0]["logprob"] is None
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_prompt_that_every_model_refuses_is_the_clients_to_mend(stream):
+    refuses = odd(None)
+
+    def answer(request):
+        return refuses(request) if request.body is None else REFUSED
+
+    with running_gateway({"a": answer, "b": answer, "oracle": answer}) as gateway:
+        told = gateway.post(chat_body(stream=stream))
+        assert told.status_code == 400
+        assert told.json()["error"]["code"] == "refused_by_model"
+        assert "retry-after" not in told.headers
+
+
+def test_a_client_that_stops_reading_loses_its_place(monkeypatch):
+    monkeypatch.setattr(app, "_WRITE_S", 0.5)
+
+    def endless(request):
+        if request.body is None:
+            return {"data": [{"id": "m"}]}
+        return Reply(events=stream_events("", pieces=["x" * 100_000] * 100))
+
+    with running_gateway({**MEMBERS, "oracle": endless}) as gateway:
+        body = json.dumps(chat_body(model="oracle", stream=True)).encode()
+        host, port = gateway.root.removeprefix("http://").split(":")
+        with socket.socket() as client:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            client.connect((host, int(port)))
+            client.sendall(
+                b"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\n"
+                b"content-type: application/json\r\ncontent-length: "
+                + str(len(body)).encode()
+                + b"\r\n\r\n"
+                + body
+            )
+            assert soon(lambda: gateway.servers["oracle"].requests, within_s=5)
+            time.sleep(0.2)
+            gone = 'status="499"'
+            assert soon(lambda: gone in gateway.get("/metrics").text, within_s=10)
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "ht\ttp:/\t/169.254.169.254/",
+        "\x01" * 70 + "http://169.254.169.254/",
+        "http:/host",
+        "http:\\\\host",
+        "HTTPS://host",
+        " file:///etc/passwd",
+    ],
+)
+def test_addresses_are_seen_through_what_their_readers_leave_out(address):
+    assert _is_remote(address)
+    part = {"type": "image_url", "image_url": {"url": address}}
+    with running_gateway({**MEMBERS, "oracle": says("#### 16")}) as gateway:
+        told = gateway.post(chat_body(messages=[{"role": "user", "content": [part]}]))
+        assert told.status_code == 400
+        assert not [r for r in gateway.servers["oracle"].requests if r.body is not None]
+
+
+@pytest.mark.parametrize("text", ["data:image/png;base64,AAAA", "image_url", "auto", "call_1"])
+def test_what_is_no_address_passes(text):
+    assert not _is_remote(text)
+
+
+def test_answers_that_are_thrown_away_are_answers():
+    with running_gateway({**MEMBERS, "oracle": says("#### 16")}) as gateway:
+        body = {"model": "oracle", "prompt": "Once", "best_of": 1_000_000}
+        told = gateway.post(body, path="/v1/completions")
+        assert told.status_code == 400
+        assert "answers" in told.json()["error"]["message"]
