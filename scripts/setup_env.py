@@ -203,7 +203,7 @@ def install_from_floors(installer: Installer, level: str) -> None:
     if level == "demo":
         installer.install("-e", ".[train]")
     else:
-        installer.install("-e", ".[train,serve,onnx]", "--group", "dev")
+        installer.install("-e", ".[train,serve,otel,onnx]", "--group", "dev")
 
 
 def set_up(level: str) -> None:
