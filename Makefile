@@ -25,7 +25,7 @@ help:
 	@echo 'make lint    format, lint and layers      make types    mypy'
 	@echo 'make bench   the benchmarks               make wheel    build and check the wheel'
 	@echo 'make format  mend what can be mended      make pins     resolve requirements/ anew'
-	@echo 'make clean   remove what was built here, and .venv'
+	@echo 'make clean   remove what was built here, and the environments'
 
 demo: .venv/.demo-ready
 	$(BIN)/pyramid-moa demo $(DEMO_ARGS)
@@ -65,7 +65,7 @@ pins: .venv/.demo-ready
 	$(BIN)/python scripts/compile_pins.py
 
 clean:
-	rm -rf .venv build dist .coverage .coverage.* .pytest-report.xml
+	rm -rf .venv .venv-litellm build dist .coverage .coverage.* .pytest-report.xml
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find src tests scripts benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 	rm -rf src/*.egg-info

@@ -1,7 +1,8 @@
-"""Resolve the pinned lists of the CPU environment anew (`make pins`).
+"""Resolve the pinned lists of requirements/ anew (`make pins`).
 
 One resolution covers everything that may meet in one environment; each list is its part of it, so
-that lists installed one after the other never disagree.
+that lists installed one after the other never disagree. LiteLLM has an environment of its own
+(scripts/litellm_env.py), and so a resolution.
 """
 
 import os
@@ -13,6 +14,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 OVERRIDES = "requirements/cpu-overrides.txt"
+LITELLM_INPUT = "requirements/litellm.in"
 HEADER = """\
 # {purpose}
 # Made by `make pins`: do not edit. Complete, so install it without dependencies (--no-deps).
@@ -54,11 +56,17 @@ LEFT_OUT = re.compile(r"^(nvidia-|cuda-)|sys_platform == '(win32|emscripten)'$")
 
 def compile_list(arguments: list[str], *, constraints: Path | None) -> str:
     """Return the resolved list for some extras and groups of pyproject.toml."""
-    uv = Path(sys.executable).with_name("uv")
-    command = [str(uv), "pip", "compile", "pyproject.toml", "--universal", "--python-version=3.11"]
-    command += ["--overrides", OVERRIDES, "--no-annotate", "--no-header", "--quiet"]
+    own = ["pyproject.toml", "--overrides", OVERRIDES]
     if constraints is not None:
-        command += ["--constraints", str(constraints)]
+        own += ["--constraints", str(constraints)]
+    return resolve([*own, *arguments])
+
+
+def resolve(arguments: list[str]) -> str:
+    """Return what uv resolves, for every platform and from Python 3.11 on."""
+    uv = Path(sys.executable).with_name("uv")
+    command = [str(uv), "pip", "compile", "--universal", "--python-version=3.11"]
+    command += ["--no-annotate", "--no-header", "--quiet"]
     # Wheels of this machine alone would otherwise leave their label or their path in the list.
     environment = {name: value for name, value in os.environ.items() if name != "UV_FIND_LINKS"}
     done = subprocess.run(
@@ -82,6 +90,11 @@ def main() -> int:
             pins = compile_list(arguments, constraints=whole)
             Path(ROOT, "requirements", name).write_text(HEADER.format(purpose=purpose) + pins)
             print(f"requirements/{name}: {len(pins.splitlines())} packages")
+    pins = resolve([LITELLM_INPUT])
+    Path(ROOT, "requirements", "litellm.txt").write_text(
+        HEADER.format(purpose="LiteLLM's client and proxy, for scripts/litellm_env.py.") + pins
+    )
+    print(f"requirements/litellm.txt: {len(pins.splitlines())} packages")
     return 0
 
 
