@@ -257,10 +257,10 @@ class TestSecrets:
         assert endpoint.base_url == "https://api.openai.com/v1"
         assert (endpoint.key_env, endpoint.key) == ("OPENAI_API_KEY", "leaked-API_KEY")
         assert "leaked" not in repr(endpoint)
-        client = openai_client.open_client(endpoint, max_concurrency=1, timeout_s=1, max_retries=0)
-        assert str(client.base_url) == "https://api.openai.com/v1/"
-        assert (client.organization, client.project) == ("leaked-ORG_ID", "leaked-PROJECT_ID")
-        asyncio.run(client.close())
+        client = openai_client.OpenAIClient(endpoint, max_concurrency=1, timeout_s=1, max_retries=0)
+        assert str(client.url("/models")) == "https://api.openai.com/v1/models"
+        assert client.headers["OpenAI-Organization"] == "leaked-ORG_ID"
+        assert client.headers["OpenAI-Project"] == "leaked-PROJECT_ID"
         monkeypatch.delenv("OPENAI_API_KEY")
         with pytest.raises(ConfigError, match=r"'oracle': .* OPENAI_API_KEY is not set"):
             OpenAIBackend(spec)
@@ -759,7 +759,7 @@ def test_this_machines_servers_need_no_proxy(monkeypatch: pytest.MonkeyPatch) ->
 def test_importing_it_does_not_import_the_client() -> None:
     code = (
         "import sys, pyramid_moa.backends.openai_api; "
-        "print([m for m in ('openai', 'httpx', 'httpx2', 'torch') if m in sys.modules])"
+        "print([m for m in ('aiohttp', 'openai', 'httpx', 'torch') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -1,18 +1,34 @@
-"""The ``openai`` client as the backend uses it: bounded answers, and nothing of the environment."""
+"""The HTTP client of OpenAI-compatible servers: bounded answers, patient tries, no other's keys.
+
+On aiohttp, not on the ``openai`` package, whose every request costs six times the processor time,
+which is what a gateway that asks three models at once has least of.
+"""
 
 import asyncio
-import importlib
 import os
-from ipaddress import ip_address
-from typing import Any
+import random
+import ssl
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from typing import TypeVar
 from urllib.parse import urlsplit
 
-import openai
+import aiohttp
+from yarl import URL
 
-from pyramid_moa.backends.hidden_states_file import new_name, opt_in, requested_name
+from pyramid_moa import __version__
+from pyramid_moa.backends.event_stream import EventStream
 from pyramid_moa.backends.openai_endpoint import Endpoint
+from pyramid_moa.backends.openai_errors import (
+    ServerError,
+    StatusError,
+    TooLargeError,
+    TooSlowError,
+    UnreachableError,
+)
+from pyramid_moa.backends.openai_proxy import basic_credentials, proxy_for
 
-__all__ = ["MAX_BODY_BYTES", "TooLargeError", "open_client", "response_type", "transport_error"]
+__all__ = ["MAX_BODY_BYTES", "OpenAIClient"]
 
 MAX_BODY_BYTES = 32 << 20
 
@@ -20,158 +36,254 @@ _CONNECT_S = 10.0
 # Servers such as vLLM's close a connection after 5 idle seconds: ours goes first, so that no
 # request is sent into one that is just being closed.
 _KEEP_ALIVE_S = 4.0
+# The pauses between tries, and the longest that a server may ask for, are those of OpenAI's own
+# client: what servers are tuned to.
+_FIRST_PAUSE_S = 0.5
+_LONGEST_PAUSE_S = 8.0
+_LONGEST_RETRY_AFTER_S = 120.0
+_DONE = b"[DONE]"
+_JSON = {"Content-Type": "application/json"}
+_T = TypeVar("_T")
 
 
-class TooLargeError(openai.OpenAIError):
-    """A server's answer is larger than anything that was asked for; the client does not retry."""
+class OpenAIClient:
+    """Sends an endpoint its own key and nothing else; belongs to the event loop that uses it.
 
-
-def _http_library() -> Any:  # noqa: ANN401 - one of two libraries of like interface
-    """The library under the client: httpx for openai 2, httpx2 since openai 3."""
-    base = openai.DefaultAsyncHttpxClient.__mro__[1]
-    return importlib.import_module(base.__module__.partition(".")[0])
-
-
-def response_type() -> Any:  # noqa: ANN401 - a class of one of two libraries
-    """What to ask the client for to get an answer unread: its HTTP library's response."""
-    return _http_library().Response
-
-
-def transport_error() -> type[Exception]:
-    """What the HTTP library raises where a connection breaks while an answer is read live."""
-    error: type[Exception] = _http_library().HTTPError
-    return error
-
-
-def open_client(
-    endpoint: Endpoint,
-    *,
-    max_concurrency: int,
-    timeout_s: float,
-    max_retries: int,
-    live: bool = False,
-) -> openai.AsyncOpenAI:
-    """Build a client that sends an endpoint its own key and nothing else.
-
-    Args:
-        endpoint: the server.
-        max_concurrency: connections at once.
-        timeout_s: seconds for one request.
-        max_retries: further tries, which honour Retry-After.
-        live: give answers as they come; the timeout is then one between two pieces, and whoever
-            reads them bounds them.
+    Cancelling a request closes its connection at once.
     """
-    http = _http_library()
-    client = _Client(
-        api_key=endpoint.key,
-        base_url=endpoint.base_url,
-        timeout=http.Timeout(timeout_s, connect=min(timeout_s, _CONNECT_S), pool=None),
-        max_retries=max_retries,
-        default_headers=None if endpoint.is_openai else _own_headers(endpoint),
-        http_client=_http_client(
-            http, endpoint, max_concurrency, _bounded_client(http, timeout_s, live=live)
-        ),
-    )
-    # The client takes these from the environment, where they mean an account with OpenAI.
-    client.admin_api_key = None
-    if not endpoint.is_openai:
-        client.organization = None
-        client.project = None
-    return client
 
+    def __init__(
+        self, endpoint: Endpoint, *, max_concurrency: int, timeout_s: float, max_retries: int
+    ) -> None:
+        """Prepare; nothing is sent yet.
 
-class _Client(openai.AsyncOpenAI):
-    """Names the hidden states that a request asks for anew at each try."""
+        Args:
+            endpoint: the server.
+            max_concurrency: connections at once.
+            timeout_s: seconds for one try; of a stream, between two pieces of it.
+            max_retries: further tries, which honour Retry-After.
 
-    async def _prepare_options(self, options: Any) -> Any:  # noqa: ANN401 - the client's own type
-        """Change a try's copy of the request: the client calls this before each.
-
-        A retry under the same name could be given what the first try left behind.
+        Raises:
+            ConfigError: the environment names a proxy that speaks no HTTP.
         """
-        options = await super()._prepare_options(options)
-        body = options.json_data
-        if isinstance(body, dict) and requested_name(body.get("kv_transfer_params")) is not None:
-            options.json_data = {**body, "kv_transfer_params": opt_in(new_name())}
-        return options
+        parts = urlsplit(endpoint.base_url)
+        own = parts._replace(netloc=parts.netloc.rpartition("@")[2])
+        self.headers = _headers(endpoint)
+        self._parts = own._replace(path=own.path.rstrip("/"), fragment="")
+        self._urls: dict[str, URL] = {}
+        self._proxy = proxy_for(endpoint.base_url)
+        self._max_concurrency = max_concurrency
+        self._max_retries = max_retries
+        connect_s = min(timeout_s, _CONNECT_S)
+        self._timeout_s = timeout_s
+        self._for_all = aiohttp.ClientTimeout(total=timeout_s, sock_connect=connect_s)
+        self._for_a_piece = aiohttp.ClientTimeout(
+            total=None, sock_connect=connect_s, sock_read=timeout_s
+        )
+        self._session: aiohttp.ClientSession | None = None
 
+    def url(self, path: str) -> URL:
+        """The address of a path such as ``/models``."""
+        if path not in self._urls:
+            whole = self._parts._replace(path=f"{self._parts.path}{path}")
+            self._urls[path] = URL(whole.geturl())
+        return self._urls[path]
 
-def _own_headers(endpoint: Endpoint) -> dict[str, Any]:
-    """Headers that keep those of OPENAI_CUSTOM_HEADERS from a server they were not meant for."""
-    lines = os.environ.get("OPENAI_CUSTOM_HEADERS", "").split("\n")
-    names = [line.partition(":")[0].strip() for line in lines if ":" in line]
-    return {
-        **{name: openai.Omit() for name in names if name.lower() != "authorization"},
-        "Authorization": f"Bearer {endpoint.key}",
-    }
+    async def get(self, path: str) -> bytes:
+        """Fetch a page; see ``post``."""
+        return await self._tried(lambda: self._whole("GET", path, None))
 
+    async def post(self, path: str, body: Callable[[], bytes]) -> bytes:
+        """Send a request, again where that may help, and read the answer.
 
-def _bounded_client(
-    http: Any,  # noqa: ANN401 - one of two libraries of like interface
-    timeout_s: float,
-    *,
-    live: bool,
-) -> type[Any]:
-    if live:
-        return openai.DefaultAsyncHttpxClient
+        Args:
+            path: such as ``/chat/completions``.
+            body: makes the body of each try, as JSON.
 
-    class BoundedClient(openai.DefaultAsyncHttpxClient):
-        """Reads at most so much of an answer, and takes at most so long over all of it."""
+        Returns:
+            The body of the answer.
 
-        async def send(self, request: Any, *, stream: bool = False, **options: Any) -> Any:  # noqa: ANN401 - as in the library
+        Raises:
+            ServerError: there is none.
+        """
+        return await self._tried(lambda: self._whole("POST", path, body()))
+
+    async def stream(self, path: str, body: Callable[[], bytes]) -> AsyncGenerator[bytes, None]:
+        """Send a request, again where that may help, and give the events of the answer.
+
+        Args:
+            path: such as ``/chat/completions``.
+            body: makes the body of each try, as JSON.
+
+        Yields:
+            The data of each event but the last one, which says that all is done.
+
+        Raises:
+            BackendError: an event is larger than any could be.
+            ServerError: there is no answer, or it broke off.
+        """
+        answer = await self._tried(lambda: self._opened(path, body()))
+        events = EventStream()
+        try:
+            with _translated():
+                async for piece in answer.content.iter_any():
+                    for data in events.feed(piece):
+                        if data.startswith(_DONE):
+                            return
+                        yield data
+        finally:
+            # Back to the others where it has come to its end; closed where it has not, which the
+            # loop does in its next turn.
+            answer.release()
+            await asyncio.sleep(0)
+
+    async def close(self) -> None:
+        """Close the connections."""
+        if self._session is not None:
+            await self._session.close()
+
+    async def _whole(self, method: str, path: str, body: bytes | None) -> bytes:
+        with _translated():
+            answer = await self._send(method, path, body, self._for_all)
             try:
-                # The library's own timeouts start anew with every byte.
-                async with asyncio.timeout(timeout_s):
-                    answer = await super().send(request, stream=True, **options)
-                    try:
-                        body = await _read(answer)
-                    finally:
-                        await answer.aclose()
-            except TimeoutError as error:
-                raise http.ReadTimeout("no complete answer in time", request=request) from error
-            headers = [
-                (name, value)
-                for name, value in answer.headers.multi_items()
-                if name not in ("content-encoding", "content-length", "transfer-encoding")
-            ]
-            return http.Response(answer.status_code, headers=headers, content=body, request=request)
+                content = await _read(answer)
+            finally:
+                answer.release()
+        if not 200 <= answer.status < 300:
+            raise StatusError(answer.status, answer.headers, content)
+        return content
 
-    return BoundedClient
+    async def _opened(self, path: str, body: bytes) -> aiohttp.ClientResponse:
+        """Send, and wait for the head of a good answer."""
+        with _translated():
+            answer = await self._send("POST", path, body, self._for_a_piece)
+            if 200 <= answer.status < 300:
+                return answer
+            try:
+                async with asyncio.timeout(self._timeout_s):
+                    content = await _read(answer)
+            finally:
+                answer.release()
+        raise StatusError(answer.status, answer.headers, content)
+
+    async def _send(
+        self, method: str, path: str, body: bytes | None, limits: aiohttp.ClientTimeout
+    ) -> aiohttp.ClientResponse:
+        if self._session is None:
+            self._session = self._open_session()
+        return await self._session.request(
+            method,
+            self.url(path),
+            data=body,
+            headers=_JSON if body is not None else None,
+            timeout=limits,
+            # Prompts and keys go where the user said and nowhere else.
+            allow_redirects=False,
+        )
+
+    def _open_session(self) -> aiohttp.ClientSession:
+        secure = self._parts.scheme == "https"
+        headers, proxy = dict(self.headers), self._proxy
+        if proxy is not None and not secure:
+            headers.update(proxy.headers)
+        return aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(
+                limit=self._max_concurrency,
+                keepalive_timeout=_KEEP_ALIVE_S,
+                ssl=ssl.create_default_context() if secure else True,
+            ),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            headers=headers,
+            proxy=proxy.url if proxy is not None else None,
+        )
+
+    async def _tried(self, ask: Callable[[], Awaitable[_T]]) -> _T:
+        """Ask until there is an answer, or to ask again is no use.
+
+        By hand: how long to wait is the server's to say, which libraries for tries can't be told.
+        """
+        for number in range(self._max_retries + 1):
+            try:
+                return await ask()
+            except ServerError as error:
+                if number == self._max_retries or not _may_pass(error):
+                    raise
+                pause_s = _pause_s(error, number)
+            await asyncio.sleep(pause_s)
+        raise AssertionError("the last try returns or raises")
 
 
-def _http_client(
-    http: Any,  # noqa: ANN401 - one of two libraries of like interface
-    endpoint: Endpoint,
-    max_concurrency: int,
-    kind: type[Any],
-) -> Any:  # noqa: ANN401 - a client of that library
-    return kind(
-        limits=http.Limits(
-            max_connections=max_concurrency,
-            max_keepalive_connections=max_concurrency,
-            keepalive_expiry=_KEEP_ALIVE_S,
-        ),
-        mounts=_direct(endpoint.base_url),
-        # Prompts and keys go where the user said and nowhere else.
-        follow_redirects=False,
-    )
+@contextmanager
+def _translated() -> Iterator[None]:
+    """Say what aiohttp raises in words of our own: those of the library name addresses.
+
+    Raises:
+        ServerError: in place of an error of aiohttp.
+    """
+    try:
+        yield
+    except TimeoutError as error:
+        raise TooSlowError("no complete answer in time") from error
+    except (aiohttp.ClientError, OSError) as error:
+        raise UnreachableError(_why(error)) from error
 
 
-async def _read(answer: Any) -> bytes:  # noqa: ANN401 - a response of one of two libraries
-    chunks, size = [], 0
-    async for chunk in answer.aiter_bytes():
-        size += len(chunk)
+def _why(error: Exception) -> str:
+    where = "the proxy: " if isinstance(error, aiohttp.ClientProxyConnectionError) else ""
+    if isinstance(error, aiohttp.ClientHttpProxyError):
+        return f"the proxy answered {error.status}"
+    if isinstance(error, aiohttp.ClientConnectorCertificateError):
+        reason = getattr(error.certificate_error, "verify_message", "")
+        return f"{where}its certificate is not trusted: {reason}"
+    cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
+    if isinstance(cause, ssl.SSLError):
+        return f"{where}TLS failed: {cause.reason}"
+    if isinstance(cause, OSError) and cause.errno:
+        # A name that is not known has a number of its own, and its text names nobody.
+        own = cause.strerror if cause.errno < 0 else os.strerror(cause.errno)
+        return f"{where}{own}"
+    if isinstance(error, aiohttp.ClientResponseError):
+        return "it answered with something that is no HTTP"
+    return f"{where}the connection broke off"
+
+
+async def _read(answer: aiohttp.ClientResponse) -> bytes:
+    pieces, size = [], 0
+    async for piece in answer.content.iter_any():
+        size += len(piece)
         if size > MAX_BODY_BYTES:
             raise TooLargeError(f"the answer is larger than {MAX_BODY_BYTES >> 20} MiB")
-        chunks.append(chunk)
-    return b"".join(chunks)
+        pieces.append(piece)
+    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 
-def _direct(base_url: str) -> dict[str, None]:
-    """No proxy for this machine's own servers, whatever the environment says about proxies."""
-    host = urlsplit(base_url).hostname or ""
-    try:
-        loopback = ip_address(host).is_loopback
-    except ValueError:
-        loopback = host == "localhost"
-    shown = f"[{host}]" if ":" in host else host
-    return {f"all://{shown}": None} if loopback else {}
+def _headers(endpoint: Endpoint) -> dict[str, str]:
+    headers = {
+        "Accept": "application/json, text/event-stream",
+        "Authorization": f"Bearer {endpoint.key}",
+        "User-Agent": f"pyramid-moa/{__version__}",
+    }
+    # A user and a password in the address are what the server is opened with.
+    if (credentials := basic_credentials(endpoint.base_url)) is not None:
+        headers["Authorization"] = credentials
+    if endpoint.is_openai:
+        for name, variable in (("Organization", "ORG_ID"), ("Project", "PROJECT_ID")):
+            if own := os.environ.get(f"OPENAI_{variable}", "").strip():
+                headers[f"OpenAI-{name}"] = own
+    return headers
+
+
+def _may_pass(error: ServerError) -> bool:
+    if not isinstance(error, StatusError):
+        return not isinstance(error, TooLargeError)
+    said = error.headers.get("x-should-retry")
+    if (error.retry_after_s or 0.0) > _LONGEST_RETRY_AFTER_S or said == "false":
+        return False
+    return said == "true" or error.status in (408, 409, 429) or error.status >= 500
+
+
+def _pause_s(error: ServerError, tries: int) -> float:
+    if isinstance(error, StatusError) and error.retry_after_s:
+        return error.retry_after_s
+    # Shorter by chance, so that those who were refused together do not come back together.
+    return min(_FIRST_PAUSE_S * 2.0 ** min(tries, 10), _LONGEST_PAUSE_S) * random.uniform(0.75, 1.0)

@@ -1,16 +1,75 @@
-"""The client's exceptions in words that say what to do."""
+"""Why a server gave no answer, in words that say what to do."""
 
-from collections.abc import Sequence
+import json
+import math
+import time
+from collections.abc import Mapping, Sequence
+from email.utils import parsedate_to_datetime
 from typing import cast
 
-import openai
-
-from pyramid_moa.backends.openai_client import TooLargeError
 from pyramid_moa.backends.openai_endpoint import Endpoint, clean_message
 from pyramid_moa.backends.openai_reply import can_retry_status
 from pyramid_moa.errors import BackendError
 
-__all__ = ["explained"]
+__all__ = [
+    "ServerError",
+    "StatusError",
+    "TooLargeError",
+    "TooSlowError",
+    "UnreachableError",
+    "explained",
+]
+
+
+class ServerError(Exception):
+    """A server was asked and there is no answer."""
+
+
+class UnreachableError(ServerError):
+    """There is no connection, or it broke off; the message says why, and names no address."""
+
+
+class TooSlowError(ServerError):
+    """The answer was not there in time."""
+
+
+class TooLargeError(ServerError):
+    """The answer is larger than anything that was asked for; to ask again is no use."""
+
+
+class StatusError(ServerError):
+    """The server has answered, with another status than success.
+
+    Attributes:
+        status: of HTTP.
+        headers: of the answer; their names in any case.
+        body: of the answer.
+    """
+
+    def __init__(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
+        """Keep what the server said."""
+        super().__init__(f"HTTP status {status}")
+        self.status = status
+        self.headers = headers
+        self.body = body
+
+    @property
+    def retry_after_s(self) -> float | None:
+        """Seconds after which the server wants to be asked again, where it says so."""
+        for name, unit_s in (("retry-after-ms", 1e-3), ("retry-after", 1.0)):
+            try:
+                seconds = float(self.headers.get(name, "")) * unit_s
+            except ValueError:
+                continue
+            return seconds if math.isfinite(seconds) and seconds >= 0 else None
+        try:
+            return max(
+                0.0,
+                parsedate_to_datetime(self.headers.get("retry-after", "")).timestamp()
+                - time.time(),
+            )
+        except (ValueError, OverflowError):
+            return None
 
 
 def explained(
@@ -35,18 +94,17 @@ def _explain(
     error: Exception, endpoint: Endpoint, model: str, prompt: Sequence[str]
 ) -> tuple[str, bool]:
     where = endpoint.address
-    if isinstance(error, openai.APITimeoutError):
+    if isinstance(error, TooSlowError):
         return f"{where} gave no answer in time; raise timeout_s or lower max_concurrency", True
-    if isinstance(error, openai.APIStatusError):
-        said = clean_message(_said(error), key=endpoint.key, prompt=prompt)
-        status = error.status_code
-        place = clean_message(error.response.headers.get("location", ""), key=endpoint.key)
+    if isinstance(error, StatusError):
+        said = clean_message(_said(error.body), key=endpoint.key, prompt=prompt)
+        place = clean_message(error.headers.get("location", ""), key=endpoint.key)
         to = f" ({place})" if place else ""
-        advice = _advice(status, said, endpoint, model)
-        return f"{where} answered {status}{to}{advice}: {said}", can_retry_status(status)
-    if isinstance(error, openai.APIConnectionError):
-        cause = clean_message(str(error.__cause__ or error), key=endpoint.key)
-        return f"{where} can't be reached ({cause}); is the server running there?", True
+        advice = _advice(error.status, said, endpoint, model)
+        can_retry = can_retry_status(error.status)
+        return f"{where} answered {error.status}{to}{advice}: {said}", can_retry
+    if isinstance(error, UnreachableError):
+        return f"{where} can't be reached ({error}); is the server running there?", True
     if isinstance(error, BackendError):
         said = clean_message(str(error), key=endpoint.key, prompt=prompt)
         return f"{where}: {said}", error.can_retry
@@ -73,14 +131,18 @@ def _advice(status: int, said: str, endpoint: Endpoint, model: str) -> str:
     return ""
 
 
-def _said(error: openai.APIStatusError) -> str:
+def _said(body: bytes) -> str:
     """The server's own words."""
-    body: object = error.body
-    if isinstance(body, dict):
-        details = cast("dict[str, object]", body)
-        found = [details[name] for name in ("message", "detail") if details.get(name)]
-        return str(found[0] if found else details)
-    text = str(body or "").strip()
-    if text.startswith("<"):
-        return "a page of HTML"
-    return text or "without a word"
+    text = body.decode("utf-8", "replace").strip()
+    try:
+        found: object = json.loads(text)
+    except (ValueError, RecursionError):
+        return "a page of HTML" if text.startswith("<") else text or "without a word"
+    if isinstance(found, dict):
+        details = cast("dict[str, object]", found)
+        found = details.get("error") or details
+    if isinstance(found, dict):
+        details = cast("dict[str, object]", found)
+        words = [details[name] for name in ("message", "detail") if details.get(name)]
+        return str(words[0] if words else details)
+    return str(found)

@@ -3,19 +3,25 @@
 import asyncio
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
-from pyramid_moa.backends.hidden_states_file import new_name, requested_name
+from pyramid_moa.backends.hidden_states_file import new_name
 from pyramid_moa.backends.model_spec import ModelSpec
 from pyramid_moa.backends.openai_endpoint import endpoint_of
+from pyramid_moa.backends.openai_errors import (
+    ServerError,
+    StatusError,
+    TooSlowError,
+    UnreachableError,
+    explained,
+)
 from pyramid_moa.backends.openai_hidden_states import served_hidden_states
 from pyramid_moa.backends.openai_reply import model_ids, read_completion, token_counts
 from pyramid_moa.backends.protocol import Completion, Failure, HiddenStates, Prompt, Sampling
 from pyramid_moa.errors import BackendError, ConfigError
 
-__all__ = ["OpenAIModel", "request_body"]
+__all__ = ["OpenAIModel", "json_body", "request_body"]
 
 # Fields that decide what comes back: with others' values the answer could not be read.
 _OWN_FIELDS = frozenset(
@@ -46,15 +52,14 @@ class OpenAIModel:
             ConfigError: the key's environment variable is not set, base_url is no address, or
                 extra_body holds fields that are the backend's or that are no JSON.
         """
-        from pyramid_moa.backends.openai_client import open_client, response_type
+        from pyramid_moa.backends.openai_client import OpenAIClient
 
         _check_extra_body(spec)
         self._spec = spec
         self._hidden = served_hidden_states(spec, hidden_states)
         self.hidden_keys = self._hidden.keys if self._hidden else ()
         self._endpoint = endpoint_of(spec)
-        self._response_type = response_type()
-        self._client = open_client(
+        self._client = OpenAIClient(
             self._endpoint,
             max_concurrency=spec.max_concurrency,
             timeout_s=spec.timeout_s,
@@ -76,24 +81,22 @@ class OpenAIModel:
         Raises:
             BackendError: it is not, or does not; ``can_retry`` where it may be later.
         """
-        from openai import APIStatusError, OpenAIError
-
-        from pyramid_moa.backends.openai_client import open_client
+        from pyramid_moa.backends.openai_client import OpenAIClient
 
         # Of its own, with fewer retries: who opens a backend waits for this answer.
-        client = open_client(
+        client = OpenAIClient(
             self._endpoint,
             max_concurrency=1,
             timeout_s=min(self._spec.timeout_s, _CHECK_S),
             max_retries=min(self._spec.max_retries, _CHECK_RETRIES),
         )
         try:
-            async with client:
-                answer = await client.get("/models", cast_to=self._response_type)
-            self._check_model(model_ids(answer.content))
-        except (OpenAIError, BackendError, ValueError) as error:
-            if not (isinstance(error, APIStatusError) and error.status_code in (404, 405)):
+            self._check_model(model_ids(await client.get("/models")))
+        except (ServerError, BackendError, ValueError) as error:
+            if not (isinstance(error, StatusError) and error.status in (404, 405)):
                 raise self._unusable(error) from error
+        finally:
+            await client.close()
         if self._hidden is not None:
             await self._check_hidden_states()
 
@@ -102,8 +105,6 @@ class OpenAIModel:
         await self._client.close()
 
     async def _answer(self, prompt: Prompt, sampling: Sampling) -> Completion | Failure:
-        import openai
-
         started = time.perf_counter()
         body = b""
         try:
@@ -119,7 +120,7 @@ class OpenAIModel:
                 return completion
             vectors = await self._hidden.fetch(name, body, sampling)
             return replace(completion, hidden_states=vectors)
-        except (openai.OpenAIError, BackendError, ValueError, RecursionError) as error:
+        except (ServerError, BackendError, ValueError, RecursionError) as error:
             texts = [prompt.text or "", *(message.content for message in prompt.messages or ())]
             explained = self._explained(error, texts)
             # An answer that can't be used has to be paid for like any other.
@@ -135,40 +136,32 @@ class OpenAIModel:
     async def _post(self, prompt: Prompt, sampling: Sampling) -> tuple[bytes, str]:
         """Ask, and again where that may help: the answer, and the name of its hidden states."""
         path = "/completions" if prompt.messages is None else "/chat/completions"
-        # The answer is asked for unread: the client builds its own objects from anything that
-        # looks like JSON, without a check.
-        answer: Any = await self._client.post(
-            path, body=self._request(prompt, sampling), cast_to=self._response_type
-        )
-        if self._hidden is None:
-            return answer.content, ""
-        # Every try has a name of its own: that of the one which was answered.
-        asked = json.loads(answer.request.content)["kv_transfer_params"]
-        return answer.content, requested_name(asked) or ""
+        request = {**request_body(self._spec, prompt, sampling), **self._spec.extra_body}
+        name = ""
 
-    def _request(self, prompt: Prompt, sampling: Sampling) -> dict[str, object]:
-        request = request_body(self._spec, prompt, sampling)
-        if self._hidden is not None:
-            request |= self._hidden.request_fields(new_name())
-        return {**request, **self._spec.extra_body}
+        def body() -> bytes:
+            nonlocal name
+            if self._hidden is None:
+                return json_body(request)
+            # Under the same name, a further try could be given what the one before left behind.
+            name = new_name()
+            return json_body({**request, **self._hidden.request_fields(name)})
+
+        return await self._client.post(path, body), name
 
     async def _check_hidden_states(self) -> None:
-        from openai import OpenAIError
-
         assert self._hidden is not None
         sampling = Sampling(max_tokens=1)
         try:
             body, name = await self._post(Prompt(text="1"), sampling)
             await self._hidden.fetch(name, body, sampling, wait_s=_CHECK_S)
-        except (OpenAIError, BackendError, ValueError) as error:
+        except (ServerError, BackendError, ValueError) as error:
             raise self._unusable(error) from error
 
     def _unusable(self, error: Exception) -> BackendError:
-        from openai import APIConnectionError
-
         explained = self._explained(error)
         advice = ""
-        if self._spec.port is not None and isinstance(error, APIConnectionError):
+        if self._spec.port is not None and isinstance(error, UnreachableError | TooSlowError):
             advice = "; start it with pyramid-moa up --pyramid FILE"
         return BackendError(
             f"model {self._spec.name!r}: {explained}{advice}", can_retry=explained.can_retry
@@ -184,8 +177,6 @@ class OpenAIModel:
         )
 
     def _explained(self, error: Exception, prompt: Sequence[str] = ()) -> BackendError:
-        from pyramid_moa.backends.openai_errors import explained
-
         return explained(error, self._endpoint, model=self._spec.model, prompt=prompt)
 
 
@@ -213,6 +204,16 @@ def request_body(spec: ModelSpec, prompt: Prompt, sampling: Sampling) -> dict[st
         if spec.logprobs:
             request["logprobs"] = True
     return request
+
+
+def json_body(request: Mapping[str, object]) -> bytes:
+    """A request as JSON.
+
+    Raises:
+        ValueError: it holds what JSON or Unicode lacks.
+    """
+    text = json.dumps(request, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return text.encode()
 
 
 def _check_extra_body(spec: ModelSpec) -> None:

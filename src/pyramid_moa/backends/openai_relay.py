@@ -1,16 +1,21 @@
 """Requests in the OpenAI form handed on to a server as they are, whole or token by token."""
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from typing import Any, cast
+from contextlib import aclosing
+from typing import cast
 
 from pyramid_moa.backends.model_spec import ModelSpec
 from pyramid_moa.backends.openai_endpoint import endpoint_of
-from pyramid_moa.backends.openai_reply import MAX_TEXT_CHARACTERS, read_json
+from pyramid_moa.backends.openai_errors import ServerError, StatusError, explained
+from pyramid_moa.backends.openai_model import json_body
+from pyramid_moa.backends.openai_reply import read_json
 from pyramid_moa.errors import BackendError
 
 __all__ = ["OpenAIRelay", "RelayError"]
 
 _CHECK_S = 5.0
+# A stream says its own length only in its end: with what surrounds each token, no answer is longer.
+_MOST_BYTES = 128 << 20
 _Object = dict[str, object]
 
 
@@ -51,18 +56,20 @@ class OpenAIRelay:
         Raises:
             ConfigError: the key's environment variable is not set, or base_url is no address.
         """
-        from pyramid_moa.backends.openai_client import open_client, response_type
+        from pyramid_moa.backends.openai_client import OpenAIClient
 
         self._spec = spec
         self._endpoint = endpoint_of(spec)
-        self._response_type = response_type()
-        options: dict[str, Any] = {
-            "max_concurrency": spec.max_concurrency,
-            "timeout_s": spec.timeout_s,
-            "max_retries": spec.max_retries,
-        }
-        self._client = open_client(self._endpoint, **options)
-        self._live_client = open_client(self._endpoint, **options, live=True)
+        self._client = OpenAIClient(
+            self._endpoint,
+            max_concurrency=spec.max_concurrency,
+            timeout_s=spec.timeout_s,
+            max_retries=spec.max_retries,
+        )
+        # Of its own: whoever asks whether a server is there waits for the answer.
+        self._checking = OpenAIClient(
+            self._endpoint, max_concurrency=1, timeout_s=_CHECK_S, max_retries=0
+        )
 
     async def complete(self, path: str, request: Mapping[str, object]) -> _Object:
         """Hand a request on and wait for the whole answer.
@@ -77,14 +84,10 @@ class OpenAIRelay:
         Raises:
             RelayError: there is no answer.
         """
-        import openai
-
+        body = self._body(request)
         try:
-            answer: Any = await self._client.post(
-                path, body=self._body(request), cast_to=self._response_type
-            )
-            reply = read_json(answer.content)
-        except (openai.OpenAIError, BackendError, ValueError, RecursionError) as error:
+            reply = read_json(await self._client.post(path, lambda: json_body(body)))
+        except (ServerError, BackendError, ValueError, RecursionError) as error:
             raise self._explained(error, request) from error
         if not isinstance(reply, dict) or not isinstance(reply.get("choices"), list):
             raise self._explained(
@@ -107,40 +110,25 @@ class OpenAIRelay:
         Raises:
             RelayError: there is no answer, or it broke off.
         """
-        import openai
-
-        from pyramid_moa.backends.openai_client import transport_error
-
-        live = {"stream": True, "stream_options": {"include_usage": True}}
+        body = {
+            **self._body(request),
+            "stream": True,
+            "stream_options": {"include_usage": True},
+        }
         size, finished = 0, False
         try:
-            chunks: Any = await self._live_client.post(
-                path,
-                body={**self._body(request), **live},
-                cast_to=object,
-                stream=True,
-                stream_cls=openai.AsyncStream[object],
-            )
-            async with chunks:
-                async for chunk in chunks:
-                    if not isinstance(chunk, dict):
-                        raise BackendError("expected chunks that are JSON objects", can_retry=True)
+            async with aclosing(self._client.stream(path, lambda: json_body(body))) as events:
+                async for data in events:
+                    chunk = _chunk(data)
                     # A chunk is at most a few tokens with what surrounds them.
-                    size += len(str(chunk.get("choices")))
-                    if size > MAX_TEXT_CHARACTERS:
+                    size += len(data)
+                    if size > _MOST_BYTES:
                         raise BackendError("the answer is larger than anything asked for")
                     finished = finished or _finishes(chunk)
-                    yield cast("_Object", chunk)
+                    yield chunk
             if not finished:
                 raise BackendError("the answer broke off before its end", can_retry=True)
-        except (
-            openai.OpenAIError,
-            BackendError,
-            ValueError,
-            RecursionError,
-            transport_error(),
-        ) as error:
-            # While a body is read, errors of the HTTP library come through as they are.
+        except (ServerError, BackendError, ValueError, RecursionError) as error:
             raise self._explained(error, request) from error
 
     async def check(self) -> None:
@@ -149,19 +137,16 @@ class OpenAIRelay:
         Raises:
             RelayError: it is not there, or refuses the key.
         """
-        import openai
-
-        client = self._client.with_options(timeout=_CHECK_S, max_retries=0)
         try:
-            await client.get("/models", cast_to=self._response_type)
-        except openai.OpenAIError as error:
-            if not (isinstance(error, openai.APIStatusError) and error.status_code in (404, 405)):
+            await self._checking.get("/models")
+        except ServerError as error:
+            if not (isinstance(error, StatusError) and error.status in (404, 405)):
                 raise self._explained(error, {}) from error
 
     async def close(self) -> None:
         """Close the connections."""
         await self._client.close()
-        await self._live_client.close()
+        await self._checking.close()
 
     def _body(self, request: Mapping[str, object]) -> _Object:
         body = {**self._spec.extra_body, **request, "model": self._spec.model}
@@ -173,23 +158,31 @@ class OpenAIRelay:
         return body
 
     def _explained(self, error: Exception, request: Mapping[str, object]) -> RelayError:
-        import openai
-
-        from pyramid_moa.backends.openai_client import transport_error
-        from pyramid_moa.backends.openai_errors import explained
-
         said = explained(error, self._endpoint, model=self._spec.model, prompt=_texts(request))
-        if isinstance(error, openai.APIStatusError):
-            wait = error.response.headers.get("retry-after", "")
-            return RelayError(
-                str(said),
-                can_retry=said.can_retry,
-                status=error.status_code,
-                retry_after_s=float(wait) if wait.isascii() and wait.isdigit() else None,
-            )
-        # A connection that breaks off, and an error amid a stream, may be better luck next time.
-        broke_off = isinstance(error, transport_error()) or type(error) is openai.APIError
-        return RelayError(str(said), can_retry=said.can_retry or broke_off)
+        if not isinstance(error, StatusError):
+            return RelayError(str(said), can_retry=said.can_retry)
+        return RelayError(
+            str(said),
+            can_retry=said.can_retry,
+            status=error.status,
+            retry_after_s=error.retry_after_s,
+        )
+
+
+def _chunk(data: bytes) -> _Object:
+    """Read what an event of a stream holds.
+
+    Raises:
+        BackendError: it is an error, or no chunk of an answer.
+    """
+    chunk = read_json(data)
+    if not isinstance(chunk, dict):
+        raise BackendError("expected chunks that are JSON objects", can_retry=True)
+    if error := chunk.get("error"):
+        said = error.get("message") if isinstance(error, dict) else error
+        # What breaks an answer off, such as an engine that runs out of memory, passes.
+        raise BackendError(f"the server reports an error: {said}", can_retry=True)
+    return cast("_Object", chunk)
 
 
 def _finishes(chunk: Mapping[str, object]) -> bool:

@@ -9,7 +9,6 @@ from pyramid_moa.backends.token_spans import token_spans
 from pyramid_moa.errors import BackendError
 
 __all__ = [
-    "MAX_TEXT_CHARACTERS",
     "can_retry_status",
     "completion_of",
     "model_ids",
@@ -29,8 +28,6 @@ _RETRY_STATUSES = frozenset({401, 402, 403, 404, 408, 409, 425, 429})
 # what was asked for.
 _MOST_CHARACTERS_PER_TOKEN = 256
 _CHARACTERS_FOR_NOTHING = 1024
-# A stream says its own length only in its end: no answer in use is longer.
-MAX_TEXT_CHARACTERS = 32 << 20
 _LONGEST_FINISH_REASON = 100
 _MOST_TOKENS = 2**31
 
