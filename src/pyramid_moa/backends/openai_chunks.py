@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import cast
 
-from pyramid_moa.backends.openai_reply import completion_of, storable_text, token_pieces
+from pyramid_moa.backends.openai_reply import completion_of, is_logprob, storable_text, token_pieces
 from pyramid_moa.backends.protocol import Completion
 
 __all__ = ["AnswerOfChunks", "Piece"]
@@ -88,7 +88,7 @@ class AnswerOfChunks:
             own = logprobs.get(name)
             all_of_them.extend(own if isinstance(own, list) else [])
         return tuple(
-            (piece, float(value))
+            (piece, float(cast("float", value)))
             for piece, value in token_pieces(logprobs, chat=self._chat)
-            if isinstance(value, int | float)
+            if is_logprob(value)
         )

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
 from pyramid_moa.errors import ConfigError
 
@@ -147,9 +147,8 @@ class HiddenStates:
         )
 
 
-@dataclass(frozen=True, kw_only=True)
-class Token:
-    """One generated token.
+class Token(NamedTuple):
+    """One generated token; an answer has hundreds, and a tuple takes a third of the time to make.
 
     Attributes:
         start: first character of the response it covers.

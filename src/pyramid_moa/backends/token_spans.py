@@ -34,14 +34,18 @@ def token_spans(text: str, pieces: Sequence[bytes]) -> list[tuple[int, int]]:
 
 def _exact(text: str, pieces: Sequence[bytes], shift: int) -> list[tuple[int, int]]:
     """Count bytes: the text begins ``shift`` bytes into the tokens."""
-    character = [index for index, char in enumerate(text) for _ in char.encode()]
-    character.append(len(text))
+    character: Sequence[int] = range(len(text) + 1)
+    if not text.isascii():
+        character = [index for index, char in enumerate(text) for _ in char.encode()]
+        character.append(len(text))
     last = len(character) - 1
     spans = []
     position = -shift
     for piece in pieces:
         first, position = position, position + len(piece)
-        start, end = min(max(first, 0), last), min(max(position, 0), last)
+        start, end = first, position
+        if first < 0 or position > last:
+            start, end = min(max(first, 0), last), min(max(position, 0), last)
         spans.append(
             (character[start], character[end - 1] + 1)
             if end > start

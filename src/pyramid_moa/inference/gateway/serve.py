@@ -11,6 +11,7 @@ import sys
 from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import uvicorn
 
@@ -20,6 +21,7 @@ from pyramid_moa.errors import PyramidError
 from pyramid_moa.inference.gate import Gate
 from pyramid_moa.inference.gateway.access import check_bind, read_admin_keys, read_keys
 from pyramid_moa.inference.gateway.app import build_app
+from pyramid_moa.inference.gateway.bounded_http import bounded_http
 from pyramid_moa.inference.gateway.gateway import forgiving
 from pyramid_moa.inference.gateway.json_logs import log_as_json
 from pyramid_moa.inference.gateway.settings import GatewaySettings, Load
@@ -28,6 +30,8 @@ from pyramid_moa.router_model.policy import PolicyKind
 __all__ = ["serve"]
 
 _KEEP_ALIVE_S = 75
+# There is none for Windows.
+_LOOP: Literal["asyncio", "uvloop"] = "asyncio" if sys.platform == "win32" else "uvloop"
 # Python's own 5 ms are what the loop would wait for the interpreter while a thread scores answers.
 _SWITCH_S = 0.0005
 
@@ -87,9 +91,8 @@ def serve(
         server = _Server(
             uvicorn.Config(
                 app,
-                # Its head is bounded; the faster parser's is not.
-                http="h11",
-                h11_max_incomplete_event_size=settings.requests.header_bytes,
+                http=bounded_http(settings.requests.header_bytes),
+                loop=_LOOP,
                 ws="none",
                 lifespan="on",
                 access_log=False,
