@@ -250,6 +250,7 @@ def _problems(card: RouterCard) -> list[str]:
     promised: list[Any] = [
         number for own in promises for number in (own.value, own.confidence, own.questions)
     ]
+    promised += [own.most_differ for own in promises if own.most_differ is not None]
     checks = {
         "members and an operating point, found none": bool(card.members and card.operating_points),
         "names as text": all(isinstance(text, str) for text in texts),

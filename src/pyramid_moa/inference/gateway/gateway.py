@@ -90,6 +90,7 @@ class Gateway:
             self._upstreams[pyramid.oracle.name],
             judges=self._judges,
             deadline_s=settings.faults.deadline_s,
+            points=gate.rules.router.card.operating_points if gate.rules.router else [],
         )
         self._models = Models(
             upstreams=self._upstreams,

@@ -179,3 +179,27 @@ class _Audits(Collector):
         drift = "pyramid_moa_audit_drifted"
         said = "1 where answers differ more often than the router allows."
         yield GaugeMetricFamily(drift, said, value=float(count.has_drifted))
+        yield from _promises(count)
+
+
+def _promises(count: AuditCount) -> Iterable[Metric]:
+    """Of each operating point that promises what audits can speak to."""
+    share = GaugeMetricFamily(
+        "pyramid_moa_promise_disagreement",
+        "Share of all its answers that differ; interval at 95 % for all times; what is allowed.",
+        labels=["point", "bound"],
+    )
+    audits = GaugeMetricFamily(
+        "pyramid_moa_promise_audits", "Its answers that were drawn.", labels=["point", "result"]
+    )
+    broken = GaugeMetricFamily(
+        "pyramid_moa_promise_broken", "1 where it surely no longer holds.", labels=["point"]
+    )
+    for name, watch in count.promises.items():
+        bounds = zip(("estimate", "low", "high"), watch.share, strict=True)
+        for bound, value in [*bounds, ("allowed", watch.allowed)]:
+            share.add_metric([name, bound], value)
+        audits.add_metric([name, "same"], watch.same)
+        audits.add_metric([name, "differ"], watch.differ)
+        broken.add_metric([name], float(watch.broken))
+    yield from (share, audits, broken)
