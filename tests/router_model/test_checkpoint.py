@@ -290,7 +290,7 @@ def test_a_reader_never_sees_half_of_a_new_card(checkpoint):
     writer.start()
     try:
         for _ in range(60):
-            card, _, _ = read_checkpoint(checkpoint)
+            card, _, _, _ = read_checkpoint(checkpoint)
             assert len(set(card.seen_questions)) == 1
     finally:
         stop.set()

@@ -18,7 +18,13 @@ _FORMAT = "pyramid-moa router"
 _SELF_HASH = "self_sha256"
 _VERIFIER_HASH = "verifier_sha256"
 # Keys that earlier versions of this format did not have.
-_LATER = {_VERIFIER_HASH, "typical_calls", "steps_curve", "threshold_questions"}
+_LATER = {
+    _VERIFIER_HASH,
+    "typical_calls",
+    "steps_curve",
+    "threshold_questions",
+    "known_questions",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,6 +86,9 @@ class RouterCard:
         verifier_sha256: of verifier/verifier.json, which has those of the verifier's other files;
             None where the router reads no verifier, and then not in the file either.
         typical_calls: by model, what an answer takes.
+        known_questions: of what the checkpoint knows of training's questions: how many there were,
+            the share of them that is taken for others, and what is read of a question; None in
+            checkpoints that know nothing of them.
         format_version: of the checkpoint.
     """
 
@@ -103,6 +112,7 @@ class RouterCard:
     verifier_sha256: str | None = None
     steps_curve: list[dict[str, float | None]] = field(default_factory=list)
     typical_calls: dict[str, TypicalCall] = field(default_factory=dict)
+    known_questions: dict[str, Any] | None = None
     format_version: int = CHECKPOINT_FORMAT_VERSION
 
     @property
@@ -240,6 +250,7 @@ def _problems(card: RouterCard) -> list[str]:
     promised: list[Any] = [
         number for own in promises for number in (own.value, own.confidence, own.questions)
     ]
+    promised += [own.most_differ for own in promises if own.most_differ is not None]
     checks = {
         "members and an operating point, found none": bool(card.members and card.operating_points),
         "names as text": all(isinstance(text, str) for text in texts),
@@ -264,6 +275,9 @@ def _problems(card: RouterCard) -> list[str]:
         and all(_is_finite(number) for number in promised),
         "what calls take as numbers from 0": all(
             isinstance(amount, int | float) and amount >= 0 for amount in amounts
+        ),
+        "known questions as an object, or none": isinstance(
+            card.known_questions, dict | type(None)
         ),
         "policies and rules that there are": all(
             point.policy in get_args(PolicyKind) and point.rule in get_args(Rule)

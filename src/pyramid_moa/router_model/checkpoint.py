@@ -20,6 +20,7 @@ from safetensors.torch import load, save
 from pyramid_moa.atomic_files import write_text_atomically
 from pyramid_moa.errors import CheckpointError
 from pyramid_moa.router_model.card import RouterCard
+from pyramid_moa.router_model.known_questions import KnownQuestions
 from pyramid_moa.router_model.network import RouterNetwork
 from pyramid_moa.router_model.step_policy import StepPolicy
 from pyramid_moa.router_model.verifier_files import CARD as VERIFIER_CARD
@@ -29,6 +30,8 @@ __all__ = ["CheckpointFiles", "check_checkpoint_folder", "read_checkpoint", "wri
 
 # Before the names of what further steps are worth.
 _STEPS = "steps/"
+# Before those of what is known of the questions of training.
+_KNOWN = "known/"
 # A router of many 8192-wide members is a few tens of megabytes.
 _LARGEST = {"router.json": 256 << 20, "router.safetensors": 4 << 30}
 
@@ -66,6 +69,7 @@ def write_checkpoint(
     *,
     verifier: Path | None = None,
     steps: StepPolicy | None = None,
+    known: KnownQuestions | None = None,
 ) -> RouterCard:
     """Write a checkpoint aside, then rename it.
 
@@ -73,10 +77,12 @@ def write_checkpoint(
 
     Args:
         folder: its final name; a checkpoint that is there is replaced, other files beside it stay.
-        card: what to say of it; the hash of the weights is filled in.
+        card: what to say of it; the hash of the weights, and what to say of ``known``, are filled
+            in.
         network: the weights.
         verifier: folder of the verifier to copy, where the card names one.
         steps: what further steps are worth, beside the weights in their file.
+        known: what the questions of training look like, likewise.
 
     Returns:
         The card as written.
@@ -91,8 +97,15 @@ def write_checkpoint(
     if steps is not None:
         own = steps.tensors().items()
         tensors |= {f"{_STEPS}{name}": torch.from_numpy(value) for name, value in own}
+    if known is not None:
+        kept = known.tensors().items()
+        tensors |= {f"{_KNOWN}{name}": torch.from_numpy(value) for name, value in kept}
     weights = save(tensors)
-    card = replace(card, weights_sha256=hashlib.sha256(weights).hexdigest())
+    card = replace(
+        card,
+        weights_sha256=hashlib.sha256(weights).hexdigest(),
+        known_questions=None if known is None else known.told(),
+    )
     files = CheckpointFiles(folder)
     if files.card.is_file() and _same(files.weights, weights) and _has(files, card):
         write_text_atomically(files.card, card.to_json())
@@ -130,15 +143,17 @@ def check_checkpoint_folder(folder: Path) -> None:
         )
 
 
-def read_checkpoint(folder: Path) -> tuple[RouterCard, RouterNetwork, StepPolicy | None]:
+def read_checkpoint(
+    folder: Path,
+) -> tuple[RouterCard, RouterNetwork, StepPolicy | None, KnownQuestions | None]:
     """Read a checkpoint and check all of it.
 
     Args:
         folder: the checkpoint.
 
     Returns:
-        The card, the network ready to score, and what further steps are worth, where the
-        checkpoint says so.
+        The card, the network ready to score, and, where the checkpoint says so, what further steps
+        are worth and what the questions of training look like.
 
     Raises:
         CheckpointError: a file is missing, damaged, of another format or version, or no
@@ -170,22 +185,33 @@ def read_checkpoint(folder: Path) -> tuple[RouterCard, RouterNetwork, StepPolicy
         raise CheckpointError(
             f"{files.weights}: expected safetensors, found something else"
         ) from error
-    steps = {
-        name.removeprefix(_STEPS): _array(tensors.pop(name))
-        for name in list(tensors)
-        if name.startswith(_STEPS)
-    }
+    steps, known = _taken(tensors, _STEPS), _taken(tensors, _KNOWN)
     network = _network(card, tensors, files.weights)
-    if not steps:
-        return card, network, None
-    policy = StepPolicy.from_tensors(
-        steps,
-        members=card.member_names,
-        oracle=card.oracle,
-        question_features=card.network.question_features,
-        source=str(files.weights),
-    )
-    return card, network, policy
+    source = str(files.weights)
+    policy = None
+    if steps:
+        policy = StepPolicy.from_tensors(
+            steps,
+            members=card.member_names,
+            oracle=card.oracle,
+            question_features=card.network.question_features,
+            source=source,
+        )
+    if (card.known_questions is None) != (not known):
+        raise CheckpointError(f"{source}: damaged: known_questions stand in one file alone")
+    questions = None
+    if card.known_questions is not None:
+        questions = KnownQuestions.from_checkpoint(card.known_questions, known, source=source)
+    return card, network, policy, questions
+
+
+def _taken(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, NDArray[Any]]:
+    """Take out the tensors of one kind, by their names without its prefix."""
+    return {
+        name.removeprefix(prefix): _array(tensors.pop(name))
+        for name in list(tensors)
+        if name.startswith(prefix)
+    }
 
 
 def _array(tensor: torch.Tensor) -> NDArray[Any]:

@@ -52,6 +52,9 @@ class Promise:
             holds for all questions of their kind.
         questions: how many calibration questions that rests on.
         method: how it was found.
+        most_differ: share of all questions whose answers may differ from the oracle's while it is
+            kept, as far as these questions tell: what audits, which know no gold, hold it against.
+            None where they can't.
     """
 
     kind: str
@@ -59,6 +62,7 @@ class Promise:
     confidence: float
     questions: int
     method: str
+    most_differ: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,6 +19,7 @@ from pyramid_moa.router_model.checkpoint import (
     write_checkpoint,
 )
 from pyramid_moa.router_model.features import Evidence, FeatureSpec, gather_evidence, groups_for
+from pyramid_moa.router_model.known_questions import KnownQuestions
 from pyramid_moa.router_model.network import (
     UNKNOWN,
     NetworkInputs,
@@ -61,6 +62,7 @@ class Router:
         *,
         verifier: Verifier | None = None,
         steps: StepPolicy | None = None,
+        known: KnownQuestions | None = None,
         own_grader: str | None = None,
     ) -> None:
         """Put card and network together.
@@ -71,6 +73,7 @@ class Router:
             verifier: reads the answers, where the router reads what a verifier says.
             steps: what each further step is worth; None for a router that only knows to ask all
                 members at once.
+            known: what the questions of training look like; None for a router that can't say.
             own_grader: the caller's own ``module:function``, without which a router that names
                 one can be read and exported, but not asked.
 
@@ -83,6 +86,7 @@ class Router:
         self.card = card
         self.verifier = verifier
         self.steps = steps
+        self.known = known
         self.network = network.eval()
         self._own_grader = own_grader
         self.features = FeatureSpec(groups=tuple(card.feature_groups))
@@ -117,11 +121,13 @@ class Router:
             CheckpointError: it is missing, damaged, or of another version.
         """
         files = CheckpointFiles(checkpoint_folder(folder))
-        card, network, steps = read_checkpoint(files.folder)
+        card, network, steps, known = read_checkpoint(files.folder)
         verifier = None
         if card.verifier_sha256 is not None:
             verifier = Verifier.load(files.verifier, sha256=card.verifier_sha256)
-        return cls(card, network, verifier=verifier, steps=steps, own_grader=own_grader)
+        return cls(
+            card, network, verifier=verifier, steps=steps, known=known, own_grader=own_grader
+        )
 
     def graded_by(self, grader: str, members: Sequence[str]) -> "Router | None":
         """The same router where another grader compares the answers.
@@ -149,6 +155,7 @@ class Router:
             self.network,
             verifier=self.verifier,
             steps=self.steps,
+            known=self.known,
             own_grader=self._own_grader,
         )
 
@@ -165,7 +172,12 @@ class Router:
             )
         source = self.verifier.folder if self.verifier is not None else None
         self.card = write_checkpoint(
-            Path(folder), self.card, self.network, verifier=source, steps=self.steps
+            Path(folder),
+            self.card,
+            self.network,
+            verifier=source,
+            steps=self.steps,
+            known=self.known,
         )
 
     def evidence(self, question: str, generations: Mapping[str, Generation | None]) -> Evidence:

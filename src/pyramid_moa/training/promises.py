@@ -8,6 +8,7 @@ import numpy as np
 
 from pyramid_moa.errors import RunFolderError
 from pyramid_moa.router_model.policy import OperatingPoint, Promise
+from pyramid_moa.training.audit_bound import most_that_differ
 from pyramid_moa.training.dial_path import CostCap, DialPath
 from pyramid_moa.training.drop_test import DropTest
 from pyramid_moa.training.learn_then_test import (
@@ -42,6 +43,7 @@ def promised_point(
     confidence: float,
     name: str,
     split: str,
+    reference: str,
     cap: CostCap | None = None,
 ) -> OperatingPoint:
     """The cheapest setting that keeps to an accuracy, or the most accurate one within a cost.
@@ -53,6 +55,7 @@ def promised_point(
         confidence: between 0 and 1.
         name: of the point.
         split: of the questions.
+        reference: ``gold`` or ``oracle``: what "right" means for them.
         cap: of a question's cost; needed where costs are limited.
 
     Raises:
@@ -68,14 +71,23 @@ def promised_point(
             f"questions of {split}; {nearest}"
         )
     method = f"{_ORDER.format(len(path.points))}; {_METHODS[target.kind]}"
+    point = _point(path, tried, target, place, name=name, split=split)
     return replace(
-        _point(path, tried, target, place, name=name, split=split),
+        point,
         promise=Promise(
             kind=target.kind,
             value=target.value,
             confidence=confidence,
             questions=tried.n,
             method=f"{method}; {cap.told}" if cap is not None and target.is_cost else method,
+            most_differ=most_that_differ(
+                target,
+                correct=tried.correct[place],
+                oracle_correct=tried.oracle_correct,
+                # Where the oracle has been asked its answer is the last, unless it is outvoted.
+                may_differ=~tried.escalated[place] | (point.outvote is not None),
+                reference=reference,
+            ),
         ),
     )
 

@@ -99,7 +99,14 @@ def add_threshold(
         cap = cost_cap(data, positions) if confidence is not None else None
     if confidence is not None:
         point = promised_point(
-            path, tried, target, confidence=confidence, name=name, split=split, cap=cap
+            path,
+            tried,
+            target,
+            confidence=confidence,
+            name=name,
+            split=split,
+            reference=data.manifest.reference,
+            cap=cap,
         )
     elif policy == "sequential":
         point = measured_point(path, tried, target, name=name, split=split)

@@ -18,6 +18,7 @@ from pyramid_moa.router_model.card import RouterCard, RouterMember
 from pyramid_moa.router_model.checkpoint import check_checkpoint_folder
 from pyramid_moa.router_model.features import FeatureSpec, groups_for
 from pyramid_moa.router_model.hidden_rows import HiddenRows, spans
+from pyramid_moa.router_model.known_questions import KnownQuestions
 from pyramid_moa.router_model.network import HEADS, RouterNetwork
 from pyramid_moa.router_model.policy import OperatingPoint, Scores
 from pyramid_moa.router_model.router import Router
@@ -27,6 +28,7 @@ from pyramid_moa.training.deferral import ALWAYS
 from pyramid_moa.training.examples import Examples, gather_examples
 from pyramid_moa.training.fit import LAST, check_examples, fit_network, nothing_to_learn
 from pyramid_moa.training.hidden_choice import choose_hidden_key
+from pyramid_moa.training.known_questions_fit import FEWEST, fit_known_questions
 from pyramid_moa.training.operating_points import default_points, threshold_table
 from pyramid_moa.training.outcomes import Outcomes
 from pyramid_moa.training.outvoting import choose_outvote
@@ -121,6 +123,7 @@ def train(
             fitted.network,
             verifier=verifier,
             steps=stepwise.policy if stepwise is not None else None,
+            known=_known_questions(data, [*fitted_on, *calibration], say),
             own_grader=own_grader,
         )
         router.card = replace(
@@ -167,6 +170,19 @@ def _splits(run: LabelledRun) -> tuple[list[int], list[int]]:
             "import without --split, or with --split train"
         )
     return fitted, [i for i, query in enumerate(run.queries) if query.split == "calibration"]
+
+
+def _known_questions(
+    run: LabelledRun, positions: Sequence[int], say: Callable[[str], None]
+) -> KnownQuestions | None:
+    """What the questions that this training has seen look like."""
+    known = fit_known_questions([run.queries[i].question for i in positions])
+    if known is None:
+        say(
+            f"fewer than {FEWEST} questions: nothing is fitted that would tell them from questions "
+            "of other kinds"
+        )
+    return known
 
 
 def _card(

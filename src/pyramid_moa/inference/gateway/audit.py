@@ -6,15 +6,17 @@ import math
 import random
 from collections.abc import Callable
 from concurrent.futures import Executor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 from pyramid_moa.backends import Completion, Failure
 from pyramid_moa.data_prep.graded import graded_generation
 from pyramid_moa.inference.course import Rules
+from pyramid_moa.inference.gateway.promise_watch import PromiseWatch, watches_of
 from pyramid_moa.inference.gateway.settings import AuditSettings
 from pyramid_moa.inference.gateway.upstream import Upstream
 from pyramid_moa.records import Decision, Generation, Query
+from pyramid_moa.router_model.policy import OperatingPoint
 
 __all__ = ["Audit", "AuditCount", "wilson_interval"]
 
@@ -44,6 +46,11 @@ class AuditCount:
         cost_usd: what asking has cost.
         log_wealth: what bets on answers that differ more often than believed have made of 1, by
             ``_BETS``; natural logarithms.
+        has_drifted: answers differ more often than the router's probabilities allow, or once did.
+            That is ever so of a router whose probabilities hold with a probability of at most 0.05,
+            however often it is looked at: the mean of fair bets is seldom ever so large (Ville's
+            inequality; Waudby-Smith and Ramdas 2024).
+        promises: by operating point, how its promise stands.
     """
 
     agree: int = 0
@@ -52,6 +59,8 @@ class AuditCount:
     believed: float = 0.0
     cost_usd: float = 0.0
     log_wealth: tuple[float, ...] = (0.0,) * len(_BETS)
+    has_drifted: bool = False
+    promises: dict[str, PromiseWatch] = field(default_factory=dict)
 
     def compare(self, *, agrees: bool, believed: float | None) -> None:
         """Count an answer that was compared with the oracle's.
@@ -74,6 +83,9 @@ class AuditCount:
             wealth + math.log1p(min(bet, _MOST_AT_STAKE / believed) * surprise)
             for wealth, bet in zip(self.log_wealth, _BETS, strict=True)
         )
+        wealth = sum(math.exp(min(own, _PLENTY)) for own in self.log_wealth)
+        if wealth / len(self.log_wealth) >= 1 / _LEVEL:
+            self.has_drifted = True
 
     @property
     def audited(self) -> int:
@@ -90,15 +102,24 @@ class AuditCount:
         return (self.differ / self.audited if self.audited else math.nan), low, high
 
     @property
-    def has_drifted(self) -> bool:
-        """Whether answers differ more often than the router's probabilities allow.
-
-        It is true of a router whose probabilities hold with a probability of at most 0.05, however
-        often it is looked at: the mean of fair bets is seldom ever so large (Ville's inequality;
-        Waudby-Smith and Ramdas 2024).
-        """
-        wealth = sum(math.exp(min(own, _PLENTY)) for own in self.log_wealth)
-        return wealth / len(self.log_wealth) >= 1 / _LEVEL
+    def alarms(self) -> dict[str, str]:
+        """What whoever serves ought to know, by a name of each alarm; it stays until a reload."""
+        found = {}
+        if self.has_drifted:
+            share, low, high = self.disagreement
+            found["drift"] = (
+                "accepted answers differ from the oracle's more often than the router's "
+                f"probabilities allow ({share:.3f}, 95 % interval {low:.3f} to {high:.3f}, of "
+                f"{self.audited}): the questions are no longer those of the training; label some "
+                "of them and train again"
+            )
+        for watch in self.promises.values():
+            if watch.broken:
+                found[f"promise {watch.point}"] = (
+                    f"the promise no longer holds for these questions: {watch.told}; label some of "
+                    "them and find the point again"
+                )
+        return found
 
 
 def wilson_interval(hits: int, of: int) -> tuple[float, float]:
@@ -128,6 +149,7 @@ class Audit:
         *,
         judges: Executor,
         deadline_s: float,
+        points: list[OperatingPoint],
         draw: Callable[[], float] = random.random,
     ) -> None:
         """Begin with nothing audited.
@@ -137,20 +159,30 @@ class Audit:
             oracle: is asked.
             judges: where answers are compared.
             deadline_s: seconds for one answer.
-            draw: a number from 0 to 1 for each accepted answer.
+            points: of the checkpoint, with what they promise.
+            draw: a number from 0 to 1 for each answer.
         """
-        self.count = AuditCount()
+        self.count = AuditCount(promises=watches_of(points))
         self._settings = settings
         self._oracle = oracle
         self._judges = judges
         self._deadline_s = deadline_s
         self._draw = draw
         self._tasks: set[asyncio.Task[None]] = set()
-        self._warned = False
+        self._warned: set[str] = set()
 
     def consider(self, rules: Rules, question: str, decision: Decision) -> None:
         """Audit a decision, perhaps, in the background."""
-        if decision.escalated or decision.answer is None or self._draw() >= self._settings.share:
+        if self._draw() >= self._settings.share:
+            return
+        if decision.escalated:
+            # Drawn like the others, so that they are shares of all; its answer is known to be the
+            # oracle's, or to be another.
+            if (watch := self._watch(rules, decision)) is not None:
+                watch.add(differs=decision.outvoted)
+                self._warn()
+            return
+        if decision.answer is None:
             return
         # Users' requests come first: where the oracle is slow, audits are left out, not put off.
         if len(self._tasks) >= self._settings.max_concurrency:
@@ -164,6 +196,11 @@ class Audit:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._warned:
+            _log.warning(
+                "with this checkpoint its audits end, and the alarm that they gave: %s",
+                ", ".join(sorted(self._warned)),
+            )
 
     async def _ask(self, rules: Rules, question: str, decision: Decision) -> None:
         loop = asyncio.get_running_loop()
@@ -180,23 +217,22 @@ class Audit:
             fails = decision.p_ensemble_fails + 1.0 - decision.p_oracle_right
             believed = min(1.0, max(fails, _LEAST))
         self.count.compare(agrees=agrees, believed=believed)
+        if (watch := self._watch(rules, decision)) is not None:
+            watch.add(differs=not agrees)
         self._warn()
 
+    def _watch(self, rules: Rules, decision: Decision) -> PromiseWatch | None:
+        """The watch over what was promised of a decision; none is where the point had no say."""
+        watch = self.count.promises.get(rules.point.name)
+        kept = watch is not None and rules.point.promise == watch.promise
+        return None if not kept or decision.budget_exhausted or decision.degraded else watch
+
     def _warn(self) -> None:
-        count = self.count
-        if count.has_drifted and not self._warned:
-            share, low, high = count.disagreement
-            _log.warning(
-                "accepted answers differ from the oracle's more often (%.3f, 95 %% interval %.3f "
-                "to %.3f, of %d) than the router's probabilities allow (%.3f): its promise no "
-                "longer holds for these questions; label some of them and train again",
-                share,
-                low,
-                high,
-                count.audited,
-                count.believed / count.audited,
-            )
-        self._warned = count.has_drifted
+        """Say of each alarm once that it is on."""
+        for name, said in self.count.alarms.items():
+            if name not in self._warned:
+                self._warned.add(name)
+                _log.warning("%s", said)
 
 
 def _compared(

@@ -73,6 +73,8 @@ class DirectModel:
         block = direct_block(
             self.upstream.spec.name,
             self.plan.reason,
+            cause=self.plan.cause,
+            distance=self.plan.distance,
             is_oracle=self.is_oracle,
             cost_usd=cost,
             seconds=seconds,

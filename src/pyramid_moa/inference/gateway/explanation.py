@@ -6,6 +6,7 @@ from urllib.parse import quote
 
 from pyramid_moa.data_prep.pyramid import Pyramid
 from pyramid_moa.inference.gateway.live_course import Finished, Judged
+from pyramid_moa.inference.gateway.question import Cause
 from pyramid_moa.records import Generation
 
 __all__ = [
@@ -30,18 +31,23 @@ _IN_HEADERS = (
     "members_s",
     "router_s",
     "oracle_s",
+    "cause",
+    "question_distance",
     "reason",
 )
 _LONGEST = 500
 
 
-def gated_block(finished: Finished, pyramid: Pyramid, *, as_trained: bool) -> dict[str, Any]:
+def gated_block(
+    finished: Finished, pyramid: Pyramid, *, as_trained: bool, distance: float | None
+) -> dict[str, Any]:
     """The whole reason of one decision.
 
     Args:
         finished: the decision.
         pyramid: whose.
         as_trained: whether models answered as they did when the router was trained.
+        distance: of the question from those of training; None where the router can't say.
     """
     decision = finished.decision
     block: dict[str, Any] = {
@@ -69,6 +75,7 @@ def gated_block(finished: Finished, pyramid: Pyramid, *, as_trained: bool) -> di
         "router_s": decision.router_s,
         "oracle_s": decision.oracle_s,
         "sampling_as_trained": as_trained,
+        "question_distance": distance,
     }
     if pyramid.price_note:
         block["price_note"] = pyramid.price_note
@@ -106,7 +113,14 @@ def several_blocks(blocks: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def direct_block(
-    model: str, reason: str, *, is_oracle: bool, cost_usd: float | None, seconds: float | None
+    model: str,
+    reason: str,
+    *,
+    cause: Cause,
+    distance: float | None,
+    is_oracle: bool,
+    cost_usd: float | None,
+    seconds: float | None,
 ) -> dict[str, Any]:
     """The reason of an answer that no router has judged."""
     return {
@@ -115,6 +129,8 @@ def direct_block(
         "degraded": False,
         "answered_by": model,
         "reason": reason,
+        "cause": cause,
+        "question_distance": distance,
         "models_called": [model],
         "cost_usd": cost_usd,
         "saved_usd": 0.0 if is_oracle else None,

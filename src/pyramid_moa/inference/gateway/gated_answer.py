@@ -223,7 +223,9 @@ class _Stream:
 
 def gated_block_of(plan: Gated, finished: Finished) -> dict[str, Any]:
     """The reason of a decision on one of a plan's questions."""
-    return gated_block(finished, plan.rules.pyramid, as_trained=plan.as_trained)
+    return gated_block(
+        finished, plan.rules.pyramid, as_trained=plan.as_trained, distance=plan.distance
+    )
 
 
 def _has_answer(judged: Judged) -> bool:

@@ -1,6 +1,7 @@
 """The gateway itself: a gate, its models as upstreams, and what is done with a request."""
 
 import asyncio
+import logging
 from collections.abc import AsyncGenerator, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
@@ -35,8 +36,11 @@ from pyramid_moa.inference.gateway.question import plain_texts
 from pyramid_moa.inference.gateway.reply import ReplyForm
 from pyramid_moa.inference.gateway.settings import Faults, GatewaySettings
 from pyramid_moa.inference.gateway.upstream import Upstream
+from pyramid_moa.router_model.router import Router
 
 __all__ = ["Gateway", "forgiving"]
+
+_log = logging.getLogger("pyramid_moa.gateway")
 
 # Grading and scoring hold the interpreter most of the time: more threads would only wait.
 _JUDGES = 4
@@ -66,6 +70,7 @@ class Gateway:
         """
         pyramid = gate.rules.pyramid
         check_names(pyramid)
+        _say_unknowing(gate.rules.router, settings)
         self.settings = settings
         self.rules = gate.rules
         self.models = offered_models(gate.rules)
@@ -85,6 +90,7 @@ class Gateway:
             self._upstreams[pyramid.oracle.name],
             judges=self._judges,
             deadline_s=settings.faults.deadline_s,
+            points=gate.rules.router.card.operating_points if gate.rules.router else [],
         )
         self._models = Models(
             upstreams=self._upstreams,
@@ -227,6 +233,15 @@ class Gateway:
             )
             for name in names
         ]
+
+
+def _say_unknowing(router: Router | None, settings: GatewaySettings) -> None:
+    """Say that questions of any kind are judged, where they are against the owner's will."""
+    if router is not None and router.known is None and settings.out_of_distribution.enabled:
+        _log.warning(
+            "the checkpoint does not say what its questions look like, so that those of any other "
+            "kind are judged, too: train again, with this version and a hundred questions or more"
+        )
 
 
 def _worth_another(failed: ApiError, first: ApiError | None) -> ApiError:

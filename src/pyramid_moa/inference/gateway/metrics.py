@@ -1,7 +1,7 @@
 """What Prometheus is told; no metric holds a text or a name that a client has made up."""
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, get_args
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.core import GaugeMetricFamily, Metric
@@ -9,6 +9,7 @@ from prometheus_client.registry import Collector
 
 from pyramid_moa.inference.gateway.audit import AuditCount
 from pyramid_moa.inference.gateway.circuit_breaker import BreakerState
+from pyramid_moa.inference.gateway.question import Cause
 from pyramid_moa.inference.gateway.upstream import CallResult
 
 __all__ = ["CONTENT_TYPE", "Metrics"]
@@ -17,6 +18,7 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
 _ROUTER_SECONDS = (0.0005, 0.001, 0.002, 0.003, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5)
 _SHARES = tuple(place / 20 for place in range(1, 21))
+_DISTANCES = (0.1, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 3.0, 5.0, 10.0)
 _STATES: dict[BreakerState, int] = {"closed": 0, "half-open": 1, "open": 2}
 
 
@@ -59,6 +61,20 @@ class Metrics:
         self._p_fails = Histogram(
             "p_ensemble_fails", "The router's probability.", buckets=_SHARES, **own
         )
+        self._direct = Counter(
+            "direct",
+            "Answers that nobody judged, by why: out_of_distribution, ...",
+            ["cause"],
+            **own,
+        )
+        for cause in get_args(Cause):
+            self._direct.labels(cause)
+        self._distance = Histogram(
+            "question_distance",
+            "From the questions of training; from 1 on they are not judged by default.",
+            buckets=_DISTANCES,
+            **own,
+        )
         self._tokens = Counter("tokens", "Of all calls.", ["kind"], **own)
         self._cost = Counter("cost_usd", "Price of all calls.", **own)
         self._oracle_cost = Counter(
@@ -93,7 +109,10 @@ class Metrics:
             self._tokens.labels(kind).inc(usage.get(f"{kind}_tokens", 0))
         self._cost.inc(block.get("cost_usd") or 0.0)
         for one in block.get("choices", [block]):
+            if (distance := one.get("question_distance")) is not None:
+                self._distance.observe(distance)
             if one["route"] == "direct":
+                self._direct.labels(one["cause"]).inc()
                 self._oracle_cost.inc(one.get("cost_usd") or 0.0)
                 continue
             self._judged.inc()
@@ -160,3 +179,27 @@ class _Audits(Collector):
         drift = "pyramid_moa_audit_drifted"
         said = "1 where answers differ more often than the router allows."
         yield GaugeMetricFamily(drift, said, value=float(count.has_drifted))
+        yield from _promises(count)
+
+
+def _promises(count: AuditCount) -> Iterable[Metric]:
+    """Of each operating point that promises what audits can speak to."""
+    share = GaugeMetricFamily(
+        "pyramid_moa_promise_disagreement",
+        "Share of all its answers that differ; interval at 95 % for all times; what is allowed.",
+        labels=["point", "bound"],
+    )
+    audits = GaugeMetricFamily(
+        "pyramid_moa_promise_audits", "Its answers that were drawn.", labels=["point", "result"]
+    )
+    broken = GaugeMetricFamily(
+        "pyramid_moa_promise_broken", "1 where it surely no longer holds.", labels=["point"]
+    )
+    for name, watch in count.promises.items():
+        bounds = zip(("estimate", "low", "high"), watch.share, strict=True)
+        for bound, value in [*bounds, ("allowed", watch.allowed)]:
+            share.add_metric([name, bound], value)
+        audits.add_metric([name, "same"], watch.same)
+        audits.add_metric([name, "differ"], watch.differ)
+        broken.add_metric([name], float(watch.broken))
+    yield from (share, audits, broken)

@@ -12,7 +12,9 @@ from pyramid_moa.inference.budget import Budget
 from pyramid_moa.inference.course import Rules
 from pyramid_moa.inference.gateway.api_error import ApiError, bad_request
 from pyramid_moa.inference.gateway.api_request import CompletionRequest, PyramidOptions
+from pyramid_moa.inference.gateway.out_of_distribution import furthest, is_unlike
 from pyramid_moa.inference.gateway.question import (
+    Cause,
     Unjudged,
     check_limits,
     client_sampling,
@@ -40,6 +42,8 @@ class Gated:
         n: answers to each question.
         as_trained: whether models answer as they did when the router was trained; where they do
             not, its probabilities are less sure than they say.
+        distance: of the questions from those of training (1 is where they are no longer judged by
+            default); None where the router can't say.
     """
 
     rules: Rules
@@ -48,6 +52,7 @@ class Gated:
     budget: Budget
     n: int
     as_trained: bool
+    distance: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,11 +63,15 @@ class Direct:
         model: its name in the pyramid.
         reason: why, in words.
         asked_for: whether the client has named it.
+        cause: why, in a word.
+        distance: as in ``Gated``.
     """
 
     model: str
     reason: str
     asked_for: bool
+    cause: Cause = "by_name"
+    distance: float | None = None
 
 
 def offered_models(rules: Rules) -> list[str]:
@@ -111,17 +120,27 @@ def plan_of(
         return Direct(model=request.model, reason="asked for by name", asked_for=True)
     options = _options(request, headers)
     point = _point(rules, point_name if at else None, options, asked=request.model)
-    found = find_questions(request, rules.pyramid)
+    found, distance = find_questions(request, rules.pyramid), None
+    if not isinstance(found, Unjudged):
+        distance = furthest(found, rules.router, settings.out_of_distribution)
+        found = is_unlike(distance, settings.out_of_distribution, param=found.param) or found
+    far = None if distance is None else distance.value
     if isinstance(found, Unjudged):
         if settings.unsupported == "refuse":
             raise bad_request(
                 f"{found.param}: the router was not trained on {found.why}; ask a model of "
                 f"{', '.join(spec.name for spec in rules.pyramid.models)} by name",
                 param=found.param,
-                code="not_judged",
+                code="not_judged" if found.cause == "not_supported" else found.cause,
             )
         reason = f"the router was not trained on {found.why}: straight to the oracle"
-        return Direct(model=rules.pyramid.oracle.name, reason=reason, asked_for=False)
+        return Direct(
+            model=rules.pyramid.oracle.name,
+            reason=reason,
+            asked_for=False,
+            cause=found.cause,
+            distance=far,
+        )
     trained = rules.pyramid.sampling
     sampling = client_sampling(request, trained)
     return Gated(
@@ -131,6 +150,7 @@ def plan_of(
         budget=Budget(max_usd=options.max_cost_usd, max_ms=options.max_latency_ms),
         n=request.n or 1,
         as_trained=replace(sampling, seed=trained.seed) == trained,
+        distance=far,
     )
 
 

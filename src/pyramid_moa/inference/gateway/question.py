@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from pyramid_moa.backends import Sampling
 from pyramid_moa.data_prep.pyramid import Pyramid
@@ -15,6 +16,7 @@ from pyramid_moa.inference.gateway.api_request import (
 from pyramid_moa.inference.gateway.settings import RequestLimits
 
 __all__ = [
+    "Cause",
     "Questions",
     "Unjudged",
     "check_limits",
@@ -45,15 +47,22 @@ _ORACLE_FIELDS = (
 _REMOTE = ("http://", "https://")
 
 
+Cause = Literal["by_name", "not_supported", "out_of_distribution"]
+"""Why nobody judges a request: it names a model, holds what no router was trained on, or a question
+unlike those of training."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Questions:
     """What the pyramid is asked.
 
     Attributes:
         texts: one or more questions, each of which is judged by itself.
+        param: the field that they stand in.
     """
 
     texts: tuple[str, ...]
+    param: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,10 +72,12 @@ class Unjudged:
     Attributes:
         why: in words, after "the router was not trained on".
         param: the field that it is about.
+        cause: likewise, in a word.
     """
 
     why: str
     param: str
+    cause: Cause = "not_supported"
 
 
 def find_questions(request: CompletionRequest, pyramid: Pyramid) -> Questions | Unjudged:
@@ -116,7 +127,7 @@ def _question_of_conversation(request: ChatRequest, pyramid: Pyramid) -> Questio
 def _asked(texts: list[str], param: str) -> Questions:
     if not all(text.strip() for text in texts):
         raise bad_request(f"{param}: expected a question, found none", param=param)
-    return Questions(texts=tuple(texts))
+    return Questions(texts=tuple(texts), param=param)
 
 
 def _text_of(message: ChatMessage) -> str | None:

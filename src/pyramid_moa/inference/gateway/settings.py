@@ -12,6 +12,7 @@ __all__ = [
     "Faults",
     "GatewaySettings",
     "Load",
+    "OutOfDistribution",
     "PageSettings",
     "RequestLimits",
 ]
@@ -214,6 +215,29 @@ class AuditSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
+class OutOfDistribution:
+    """Which questions are too far from those of training to be judged.
+
+    Attributes:
+        enabled: whether that is looked at, where the checkpoint says what it was trained on.
+        threshold: distance from which on they are not judged: 1 is what one in a hundred of
+            training's own questions exceeds; less is stricter.
+    """
+
+    enabled: bool = True
+    threshold: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Refuse what makes no sense.
+
+        Raises:
+            ConfigError: a threshold that is no distance.
+        """
+        good = _is_span(self.threshold)
+        _check("out_of_distribution", [("threshold", "more than 0", self.threshold, good)])
+
+
+@dataclass(frozen=True, kw_only=True)
 class PageSettings:
     """What the page at ``/`` shows.
 
@@ -247,8 +271,10 @@ class GatewaySettings:
         access: keys.
         audit: accepted answers that the oracle is asked about.
         page: what is shown to people.
+        out_of_distribution: questions unlike those of training.
         unsupported: what becomes of a request that the router was not trained to judge (tools,
-            images, several turns, a system prompt of its own, ...): ``oracle`` hands it to the
+            images, several turns, a system prompt of its own, a question unlike those of training,
+            ...): ``oracle`` hands it to the
             oracle and says so, ``refuse`` answers 400.
     """
 
@@ -258,4 +284,5 @@ class GatewaySettings:
     access: Access = field(default_factory=Access)
     audit: AuditSettings = field(default_factory=AuditSettings)
     page: PageSettings = field(default_factory=PageSettings)
+    out_of_distribution: OutOfDistribution = field(default_factory=OutOfDistribution)
     unsupported: Literal["oracle", "refuse"] = "oracle"

@@ -1,0 +1,153 @@
+"""A promise that is broken is noticed, and one that is kept is seldom doubted."""
+
+import math
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from faulty_server import soon
+from running_gateway import fails, running_gateway, says
+
+from pyramid_moa.inference.gateway.confidence_sequence import log_evidence_against, share_bounds
+from pyramid_moa.inference.gateway.promise_watch import PromiseWatch, watches_of
+from pyramid_moa.router_model.policy import OperatingPoint, Promise
+from pyramid_moa.router_model.router import Router
+
+PROMISE = Promise(
+    kind="max_drop", value=0.02, confidence=0.95, questions=500, method="", most_differ=0.05
+)
+
+
+def watch(allowed=0.05):
+    return PromiseWatch(point="safe", promise=PROMISE, allowed=allowed)
+
+
+def ever_broken(rng, allowed, true, audits):
+    """Whether the alarm was on at any time, looked at after every audit."""
+    own = watch(allowed)
+    for differs in rng.random(audits) < true:
+        own.add(differs=bool(differs))
+        if own.broken:
+            return own.drawn
+    return None
+
+
+@pytest.mark.parametrize("allowed", [0.005, 0.02, 0.1, 0.4])
+def test_a_promise_that_is_kept_is_seldom_doubted(allowed):
+    rng = np.random.default_rng(0)
+    runs = 400
+    alarms = sum(ever_broken(rng, allowed, allowed, 1000) is not None for _ in range(runs))
+    assert alarms <= 0.025 * runs + 2 * (0.025 * 0.975 * runs) ** 0.5
+
+
+@pytest.mark.parametrize(
+    ("allowed", "true", "audits"), [(0.02, 0.06, 800), (0.05, 0.12, 600), (0.05, 0.3, 60)]
+)
+def test_a_promise_that_is_broken_is_noticed(allowed, true, audits):
+    rng = np.random.default_rng(1)
+    noticed = [ever_broken(rng, allowed, true, audits) for _ in range(100)]
+    assert sum(found is not None for found in noticed) >= 90
+
+
+def test_an_alarm_stays_whatever_comes_after():
+    own = watch()
+    for _ in range(20):
+        own.add(differs=True)
+    assert own.broken
+    for _ in range(2000):
+        own.add(differs=False)
+    assert own.share[0] < own.allowed
+    assert own.broken
+
+
+@pytest.mark.parametrize("true", [0.0, 0.01, 0.2, 0.5, 1.0])
+def test_the_interval_has_the_share_in_it_at_all_times(true):
+    rng = np.random.default_rng(2)
+    runs, missed = 200, 0
+    for _ in range(runs):
+        hits = np.cumsum(rng.random(400) < true)
+        bounds = [share_bounds(int(k), n, level=0.05) for n, k in enumerate(hits, 1)]
+        missed += not all(low <= true <= high for low, high in bounds)
+    assert missed <= 0.05 * runs + 2 * (0.05 * 0.95 * runs) ** 0.5
+
+
+def test_the_intervals_ends_are_where_the_doubt_is_large_enough():
+    low, high = share_bounds(7, 90, level=0.05)
+    assert 0 < low < 7 / 90 < high < 1
+    assert log_evidence_against(low, 7, 90) == pytest.approx(math.log(20), abs=1e-6)
+    assert log_evidence_against(high, 7, 90) == pytest.approx(math.log(20), abs=1e-6)
+    assert share_bounds(0, 0, level=0.05) == (0.0, 1.0)
+    assert share_bounds(0, 50, level=0.05)[0] == 0.0
+    assert share_bounds(50, 50, level=0.05)[1] == 1.0
+
+
+def test_only_promises_that_audits_can_speak_to_are_watched():
+    cost = replace(PROMISE, kind="target_cost_ratio", most_differ=None)
+    points = [
+        OperatingPoint(name="safe", threshold=0.5, target="", promise=PROMISE),
+        OperatingPoint(name="cheap", threshold=0.5, target="", promise=cost),
+        OperatingPoint(name="plain", threshold=0.5, target=""),
+    ]
+    assert list(watches_of(points)) == ["safe"]
+
+
+def gate_options(threshold=0.99, **promised):
+    """A router whose first point promises something."""
+    router = Router.load("pretrained:numeric")
+    point = OperatingPoint(
+        name="safe", threshold=threshold, target="", promise=replace(PROMISE, **promised)
+    )
+    router.card = replace(router.card, operating_points=[point, *router.card.operating_points])
+    return {"router": router, "point": point}
+
+
+def figures(gateway):
+    lines = gateway.get("/metrics").text.splitlines()
+    own = [line for line in lines if line.startswith("pyramid_moa_promise")]
+    return {name: float(value) for name, value in (line.rsplit(" ", 1) for line in own)}
+
+
+MEMBERS = {"a": says("#### 16"), "b": says("it is 16")}
+DIFFER = 'pyramid_moa_promise_audits{point="safe",result="differ"}'
+SAME = 'pyramid_moa_promise_audits{point="safe",result="same"}'
+BROKEN = 'pyramid_moa_promise_broken{point="safe"}'
+
+
+def test_answers_that_differ_break_it_and_the_log_says_so_once(caplog):
+    with running_gateway({**MEMBERS, "oracle": says("17")}, audit=1.0, **gate_options()) as gateway:
+        assert figures(gateway)[BROKEN] == 0
+        for number in range(1, 7):
+            assert not gateway.ask().pyramid["escalated"]
+            assert soon(lambda number=number: figures(gateway)[DIFFER] == number)
+        found = figures(gateway)
+        assert found[BROKEN] == 1
+        share = "pyramid_moa_promise_disagreement"
+        assert found[f'{share}{{bound="allowed",point="safe"}}'] == 0.05
+        assert found[f'{share}{{bound="low",point="safe"}}'] > 0.05
+        said = [r.getMessage() for r in caplog.records if "promise no longer" in r.getMessage()]
+        assert len(said) == 1
+        assert "operating point safe, max_drop 0.02" in said[0]
+    # It does not go out without a word.
+    assert any("the alarm that they gave" in record.getMessage() for record in caplog.records)
+
+
+def test_answers_of_the_oracle_count_as_its_own():
+    with running_gateway(
+        {**MEMBERS, "oracle": says("17")}, audit=1.0, **gate_options(threshold=0.0)
+    ) as gateway:
+        for _ in range(3):
+            assert gateway.ask().pyramid["escalated"]
+        assert soon(lambda: figures(gateway)[SAME] == 3)
+        assert figures(gateway)[DIFFER] == 0
+        # They were asked for, not audited.
+        assert len(gateway.servers["oracle"].requests) == 3
+
+
+def test_what_the_point_did_not_decide_is_not_held_against_it():
+    with running_gateway({**MEMBERS, "oracle": fails()}, audit=1.0, **gate_options(0.0)) as gateway:
+        assert gateway.ask().pyramid["degraded"]
+        gateway.ask(extra_body={"pyramid": {"threshold": 0.99}})
+        gateway.ask(model="a")
+        time.sleep(0.3)
+        assert figures(gateway)[SAME] == figures(gateway)[DIFFER] == 0
