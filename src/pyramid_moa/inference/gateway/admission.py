@@ -31,8 +31,11 @@ class Admission:
         self._typical_s = 1.0
 
     @asynccontextmanager
-    async def turn(self) -> AsyncIterator[None]:
+    async def turn(self, *, until: float) -> AsyncIterator[None]:
         """Wait for a place, and keep it while the body runs.
+
+        Args:
+            until: when the request's time is over, on the event loop's clock.
 
         Raises:
             ApiError: 429, with the seconds after which a place may be free: too many wait, or this
@@ -42,7 +45,8 @@ class Admission:
             raise overloaded(self._wait_s())
         self.waiting += 1
         try:
-            async with asyncio.timeout(self._load.queue_wait_s):
+            longest = asyncio.get_running_loop().time() + self._load.queue_wait_s
+            async with asyncio.timeout_at(min(longest, until)):
                 await self._places.acquire()
         except TimeoutError:
             raise overloaded(self._wait_s()) from None

@@ -36,14 +36,12 @@ from pyramid_moa.inference.gateway.metrics import CONTENT_TYPE, Metrics
 from pyramid_moa.inference.gateway.page import page_headers, render_live, render_page
 from pyramid_moa.inference.gateway.plan import Gated, check_names
 from pyramid_moa.inference.gateway.recent import Recent
-from pyramid_moa.inference.gateway.reply import json_text
+from pyramid_moa.inference.gateway.reply import event, json_text
 from pyramid_moa.inference.gateway.settings import GatewaySettings
 
 __all__ = ["build_app"]
 
 _log = logging.getLogger("pyramid_moa.gateway")
-# A client that sends its request a byte at a time would hold a connection for ever.
-_BODY_S = 60.0
 # One that takes nothing of its answer for so long has as good as gone.
 _WRITE_S = 30.0
 # As nginx writes it: the client closed the request. Nobody is sent it; logs and metrics hold it.
@@ -58,6 +56,7 @@ def build_app(
     keys: list[str],
     admin_keys: list[str] | None = None,
     reopen: Callable[[], Gate] | None = None,
+    retired: Callable[[], None] = lambda: None,
 ) -> Starlette:
     """Make the ASGI application; its ``state.reload`` reloads, as ``/admin/reload`` does.
 
@@ -67,17 +66,19 @@ def build_app(
         keys: of clients; none lets in whoever calls this machine itself.
         admin_keys: of those who may reload; nobody may by HTTP without.
         reopen: opens the gate anew from its files; None for one that has none.
+        retired: told after a reload, when what answered before it has been closed.
 
     Raises:
-        ConfigError: a model goes by the pyramid's own name.
+        ConfigError: a name can't be served by; see ``check_names``.
     """
-    check_names(gate.rules.pyramid)
+    check_names(gate.rules.pyramid, settings.faults)
     site = _Site(
         gate,
         settings,
         Door(keys, settings.access),
         Door(admin_keys, settings.access) if admin_keys else None,
         reopen,
+        retired,
     )
 
     @asynccontextmanager
@@ -149,6 +150,7 @@ class _Site:
         door: Door,
         admin_door: Door | None,
         reopen: Callable[[], Gate] | None,
+        retired: Callable[[], None],
     ) -> None:
         self.settings = settings
         self.door = door
@@ -157,13 +159,15 @@ class _Site:
         self.recent = Recent(decisions=settings.page.decisions, texts=settings.page.texts)
         self.generations: Generations
         self._admin_door = admin_door
-        self._reopen = reopen
+        self._reopen, self._retired = reopen, retired
         self._gate = gate
         self._created = int(time.time())
 
     def open(self) -> None:
         self.generations = Generations(
-            self._gate, lambda gate: Gateway(gate, self.settings, self.metrics)
+            self._gate,
+            lambda gate: Gateway(gate, self.settings, self.metrics),
+            retired=self._retired,
         )
         self.metrics.watch(
             working=lambda: self.admission.working,
@@ -203,6 +207,13 @@ class _Site:
             raise ApiError(
                 409, f"not reloaded, the one before serves on: {error}", code="not_reloaded"
             ) from error
+        except Exception:
+            # The log says more, and names files of this machine.
+            raise ApiError(
+                409,
+                "not reloaded, the one before serves on: the files can't be read; the log says why",
+                code="not_reloaded",
+            ) from None
         return _json({"status": "reloaded", "models": self.generations.now.models})
 
     async def list_models(self, request: Request) -> Response:
@@ -222,7 +233,9 @@ class _Site:
 
     async def readiness(self, request: Request) -> Response:
         """Ready while any model can answer: the others are done without."""
-        states = await self.generations.now.states()
+        # Kept meanwhile: a reload closes what nobody uses.
+        async with self.generations.using() as gateway:
+            states = await gateway.states()
         ready = "ok" in states.values()
         body = {"status": "ready" if ready else "no model can be reached", "models": states}
         return _json(body, status=200 if ready else 503)
@@ -314,9 +327,14 @@ class _Completions:
         except Exception:
             account.code = "internal_error"
             _log.exception("a request failed by a fault of the gateway's own")
-            if begun:
+            if not begun:
+                await _api_response(_fault())(scope, receive, sending)
+            elif account.streamed:
+                # Nothing else can be told any more in a stream that has begun.
+                last = event(_fault().body())
+                await sending({"type": "http.response.body", "body": last, "more_body": False})
+            else:
                 raise
-            await _api_response(_fault())(scope, receive, sending)
         finally:
             seconds = time.perf_counter() - started
             self._site.metrics.ended(account.model, account.route, status, seconds)
@@ -326,8 +344,9 @@ class _Completions:
     async def _serve(self, scope: Scope, receive: Receive, send: Send, account: _Account) -> None:
         headers = Headers(scope=scope)
         self._site.door.check(headers)
+        limits = self._site.settings.requests
         body = await _read_body(
-            Request(scope, receive), most=self._site.settings.requests.body_bytes
+            Request(scope, receive), most=limits.body_bytes, within_s=limits.body_s
         )
         request = read_request(self._kind, body)
         async with self._site.generations.using() as gateway:
@@ -349,7 +368,7 @@ class _Completions:
         form = gateway.form_of(request)
         account.number = form.id
         loop = asyncio.get_running_loop()
-        until = loop.time() + self._site.settings.faults.deadline_s
+        until = loop.time() + plan.limit_s
 
         def note(block: Mapping[str, Any], usage: Mapping[str, int]) -> None:
             account.block, account.usage = block, usage
@@ -357,7 +376,7 @@ class _Completions:
             self._site.recent.add(block, plan.questions if isinstance(plan, Gated) else ())
 
         async def whole() -> None:
-            async with self._site.admission.turn():
+            async with self._site.admission.turn(until=until):
                 reply = await gateway.whole(request, plan, form, until=until, note=note)
             response = _json(reply.body, headers={**reply.headers, "x-request-id": form.id})
             await response(scope, receive, send)
@@ -365,7 +384,7 @@ class _Completions:
         async def stream() -> None:
             begun = time.perf_counter()
             parts = gateway.stream(request, plan, form, until=until, note=note)
-            async with self._site.admission.turn(), aclosing(parts):
+            async with self._site.admission.turn(until=until), aclosing(parts):
                 opened = await anext(parts)
                 assert isinstance(opened, Opened)
                 self._site.metrics.began(account.route, time.perf_counter() - begun)
@@ -394,7 +413,7 @@ def _stream_head(headers: Mapping[str, str]) -> dict[str, Any]:
     return {"type": "http.response.start", "status": 200, "headers": raw}
 
 
-async def _read_body(request: Request, *, most: int) -> bytes:
+async def _read_body(request: Request, *, most: int, within_s: float) -> bytes:
     """Read a body of JSON, no more of it than may come.
 
     Raises:
@@ -414,7 +433,7 @@ async def _read_body(request: Request, *, most: int) -> bytes:
         raise too_large
     pieces, size = [], 0
     try:
-        async with asyncio.timeout(_BODY_S):
+        async with asyncio.timeout(within_s):
             async for piece in request.stream():
                 size += len(piece)
                 if size > most:

@@ -1,108 +1,113 @@
 """Answers of one model that nobody judges: the client's request as it is, handed on."""
 
+import asyncio
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from dataclasses import replace
 from typing import Any
 
-from pyramid_moa.backends import (
-    Completion,
-    Failure,
-    Message,
-    Prompt,
-    Sampling,
-    generation_cost_usd,
-)
+from pyramid_moa.backends import Completion, Failure, Message, Prompt
 from pyramid_moa.backends.openai_relay import RelayError
 from pyramid_moa.inference.gateway.api_error import ApiError, bad_request, unavailable
 from pyramid_moa.inference.gateway.api_request import ChatRequest, CompletionRequest, TextRequest
-from pyramid_moa.inference.gateway.explanation import direct_block, pyramid_headers
+from pyramid_moa.inference.gateway.direct_model import DirectModel, answers_wanted, known_counts
+from pyramid_moa.inference.gateway.explanation import pyramid_headers
 from pyramid_moa.inference.gateway.gated_answer import Note, Opened, Whole
 from pyramid_moa.inference.gateway.merging import all_of
-from pyramid_moa.inference.gateway.plan import Direct
-from pyramid_moa.inference.gateway.question import client_sampling, plain_texts
+from pyramid_moa.inference.gateway.question import plain_texts, seed_of
 from pyramid_moa.inference.gateway.reply import DONE, ReplyForm, event
-from pyramid_moa.inference.gateway.upstream import Upstream, piece_of
+from pyramid_moa.inference.gateway.upstream import piece_of
 
-__all__ = ["DirectModel", "direct_stream", "direct_whole", "local_stream"]
+__all__ = ["BrokenOffError", "Sent", "direct_stream", "direct_whole", "local_stream"]
 
-# What of a server's answer is the clients' to see.
-_REPLY_FIELDS = ("id", "object", "created", "choices", "system_fingerprint")
-_NOT_RELAYED = {"model", "pyramid", "stream", "stream_options"}
+# What of a server's answer is the clients' to see; its number and name are the reply's own.
+_REPLY_FIELDS = ("choices", "system_fingerprint")
 _REFUSALS = (400, 413, 415, 422)
+_TEXTUAL = {"role", "content", "refusal", "reasoning", "reasoning_content"}
 
 
-class DirectModel:
-    """A model that is asked by itself, and what of the pyramid that needs."""
+class BrokenOffError(ApiError):
+    """A stream that has begun can't be finished by its model."""
 
-    def __init__(
-        self,
-        plan: Direct,
-        upstream: Upstream,
-        *,
-        is_oracle: bool,
-        sampling: Sampling,
-        chat: bool,
-    ) -> None:
-        """Say which, and how.
 
-        Args:
-            plan: why.
-            upstream: the model.
-            is_oracle: whether it is the oracle.
-            sampling: what holds for a model in this process where the client says nothing.
-            chat: whether such a model is given conversations.
-        """
-        self.plan = plan
-        self.upstream = upstream
-        self.is_oracle = is_oracle
-        self.sampling = sampling
-        self.chat = chat
+class Sent:
+    """What of a streamed answer has gone out.
+
+    Attributes:
+        opened: anything at all.
+        characters: of text.
+        void: characters of that which are no part of the answer, because who said them broke off.
+        is_plain: nothing but the text of one answer, which another model can go on after.
+        usage: tokens of a model that broke off, as far as it has told.
+    """
+
+    def __init__(self, request: CompletionRequest) -> None:
+        """Begin with nothing."""
+        self.opened = False
+        self.characters = self.void = 0
+        self.is_plain = answers_wanted(request) == 1
+        self.usage: dict[str, int] = {}
+        self._ended: dict[object, object] = {}
+        self._wanted = answers_wanted(request)
 
     @property
-    def is_stand_in(self) -> bool:
-        """Whether it answers in place of the one that should."""
-        return self.upstream.spec.name != self.plan.model
+    def reasons(self) -> list[object]:
+        """Why the answers that have ended did."""
+        return list(self._ended.values())
 
-    def block(self, usage: Mapping[str, Any], seconds: float | None) -> dict[str, Any]:
-        """The answer's reason and price."""
-        known, cost = _known(usage), None
-        if "prompt_tokens" in known and "completion_tokens" in known:
-            prompt, completion = known["prompt_tokens"], known["completion_tokens"]
-            cost = generation_cost_usd(self.upstream.spec, prompt, completion)
-        block = direct_block(
-            self.upstream.spec.name,
-            self.plan.reason,
-            cause=self.plan.cause,
-            distance=self.plan.distance,
-            is_oracle=self.is_oracle,
-            cost_usd=cost,
-            seconds=seconds,
-        )
-        if self.is_stand_in:
-            block["degraded"] = True
-            block["reason"] += f", which failed: {self.upstream.spec.name} stands in"
-        return block
+    @property
+    def is_whole(self) -> bool:
+        """Whether every answer has ended."""
+        return len(self._ended) >= self._wanted
+
+    @property
+    def unended(self) -> list[int]:
+        """Numbers of the answers that have not."""
+        return [index for index in range(self._wanted) if index not in self._ended]
+
+    def add(self, chunk: Mapping[str, Any]) -> None:
+        """Take note of a chunk."""
+        for choice in chunk["choices"]:
+            if not isinstance(choice, dict):
+                continue
+            delta = choice.get("delta")
+            own = delta if isinstance(delta, dict) else {}
+            text = own.get("content") or choice.get("text")
+            self.characters += len(text) if isinstance(text, str) else 0
+            if any(value for name, value in own.items() if name not in _TEXTUAL):
+                self.is_plain = False
+            if reason := choice.get("finish_reason"):
+                self._ended[choice.get("index", 0)] = reason
 
 
 async def direct_whole(
-    model: DirectModel, request: CompletionRequest, form: ReplyForm, *, until: float, note: Note
+    model: DirectModel,
+    request: CompletionRequest,
+    form: ReplyForm,
+    *,
+    until: float,
+    note: Note,
 ) -> Whole:
     """Answer when all of it is there.
 
     Raises:
         ApiError: the model refuses the request, or gives no answer.
     """
+    limit_s = model.patience * (until - asyncio.get_running_loop().time())
     if not model.upstream.is_served:
-        return await _local_whole(model, request, form, until=until, note=note)
+        return await _local_whole(model, request, form, until=until, limit_s=limit_s, note=note)
+    relayed = model.relayed(request)
     try:
-        reply = await model.upstream.relay(_path(request), _relayed(request), until=until)
+        reply = await model.upstream.relay(_path(request), relayed, until=until, limit_s=limit_s)
     except RelayError as error:
         raise _explained(error) from error
     counts = _counts(reply)
-    block = model.block(counts, None)
-    note(block, _known(counts))
-    body = {**_shown(reply, form), "usage": counts or None, "pyramid": block}
+    sent = Sent(request)
+    shown = form.own(_shown(reply), chunk=False)
+    sent.add(shown)
+    block = model.block(counts, None, request=request, reasons=sent.reasons)
+    note(block, known_counts(counts))
+    body = {**shown, "usage": counts or None, "pyramid": block}
     return Whole(body=body, headers=pyramid_headers(block))
 
 
@@ -114,6 +119,7 @@ async def direct_stream(
     until: float,
     with_usage: bool,
     note: Note,
+    sent: Sent,
 ) -> AsyncGenerator[Opened | bytes, None]:
     """Hand an answer of a server's on as it comes.
 
@@ -121,55 +127,69 @@ async def direct_stream(
         First that the stream can begin, with the model's first words; then its events.
 
     Raises:
-        ApiError: before the stream has begun: the model refuses, or gives no answer.
+        ApiError: the model refuses, or gives no answer: nothing of it has gone out.
+        BrokenOffError: some of it has.
     """
     usage: dict[str, Any] = {}
     last: dict[str, Any] = {}
-    opened = False
-    chunks = model.upstream.relay_stream(_path(request), _relayed(request), until=until)
+    relayed, began = model.relayed(request), False
+    chunks = model.upstream.relay_stream(
+        _path(request), relayed, until=until, patience=model.patience
+    )
     try:
         async with aclosing(chunks) as live:
             async for chunk in live:
-                if not opened:
-                    opened = True
-                    yield Opened(headers=pyramid_headers(model.block({}, None)))
                 usage = _counts(chunk) or usage
-                if not chunk.get("choices"):
+                if not _has_choices(chunk):
                     continue
+                if not began:
+                    began = True
+                    yield Opened(headers=pyramid_headers(model.block({}, None, request=request)))
                 if last:
                     yield event(last)
-                shown = _shown(chunk, form)
-                # The last is kept until the tokens are known, so that the reason can go with it.
-                last = shown if _is_last(chunk) else {}
+                shown = form.own(_shown(chunk), chunk=True)
+                sent.add(shown)
+                # From the last answer's end on, one is kept until the tokens are known, so that
+                # the reason can go with it: some servers say more after that.
+                last = shown if sent.is_whole else {}
                 if not last:
                     yield event(shown)
     except RelayError as error:
-        if not opened:
-            raise _explained(error) from error
-        note(model.block(usage, None), _known(usage))
-        yield event(_explained(error).body())
-        return
-    block = model.block(usage, None)
-    note(block, _known(usage))
-    yield event({**last, "pyramid": block})
+        sent.usage = known_counts(usage)
+        # Where every answer had ended, nothing is missing.
+        if not last:
+            raise _broken_off(error) if began else _explained(error) from error
+    block = model.block(usage, None, request=request, reasons=sent.reasons)
+    if sent.void:
+        block["void_characters"] = sent.void
+    note(block, known_counts(usage))
+    yield event({**(last or form.own({"choices": []}, chunk=True)), "pyramid": block})
     if with_usage:
-        yield event(form.usage(_known(usage), block))
+        yield event(form.usage(known_counts(usage), block))
     yield DONE
 
 
 async def _local_whole(
-    model: DirectModel, request: CompletionRequest, form: ReplyForm, *, until: float, note: Note
+    model: DirectModel,
+    request: CompletionRequest,
+    form: ReplyForm,
+    *,
+    until: float,
+    limit_s: float,
+    note: Note,
 ) -> Whole:
     """Ask a model of this process, as far as it can be told what the client wants."""
     prompts = _local_prompts(model, request)
-    sampling = client_sampling(request, model.sampling)
+    sampling = model.sampled(request)
     n = request.n or 1
     calls = [
-        (prompt, replace(sampling, seed=sampling.seed + number))
+        (prompt, replace(sampling, seed=seed_of(sampling, number)))
         for prompt in prompts
         for number in range(n)
     ]
-    outcomes = await all_of([model.upstream.ask(prompt, how, until=until) for prompt, how in calls])
+    outcomes = await all_of(
+        [model.upstream.ask(prompt, how, until=until, limit_s=limit_s) for prompt, how in calls]
+    )
     choices, prompt_tokens, completion_tokens = [], 0, 0
     for index, outcome in enumerate(outcomes):
         if isinstance(outcome, Failure):
@@ -185,7 +205,8 @@ async def _local_whole(
     seconds = max(
         (outcome.latency_s for outcome in outcomes if isinstance(outcome, Completion)), default=0.0
     )
-    block = model.block(usage, seconds)
+    reasons = [choice["finish_reason"] for choice in choices]
+    block = model.block(usage, seconds, request=request, reasons=reasons)
     note(block, usage)
     return Whole(body=form.whole(choices, usage, block), headers=pyramid_headers(block))
 
@@ -198,6 +219,7 @@ async def local_stream(
     until: float,
     with_usage: bool,
     note: Note,
+    sent: Sent,
 ) -> AsyncGenerator[Opened | bytes, None]:
     """Give the answer of a model in this process as events: its text is there at once.
 
@@ -207,9 +229,12 @@ async def local_stream(
     Raises:
         ApiError: the model refuses, or gives no answer.
     """
-    whole = await _local_whole(model, request, form, until=until, note=note)
+    limit_s = model.patience * (until - asyncio.get_running_loop().time())
+    whole = await _local_whole(model, request, form, until=until, limit_s=limit_s, note=note)
     yield Opened(headers=whole.headers)
     block = whole.body["pyramid"]
+    if sent.void:
+        block["void_characters"] = sent.void
     for choice in whole.body["choices"]:
         content = choice["message"]["content"] if form.chat else choice["text"]
         part: dict[str, Any] = {"index": choice["index"], "finish_reason": choice["finish_reason"]}
@@ -245,14 +270,13 @@ def _local_prompts(model: DirectModel, request: CompletionRequest) -> list[Promp
     return [Prompt(text=texts[0][1])]
 
 
-def _shown(reply: Mapping[str, Any], form: ReplyForm) -> dict[str, Any]:
+def _shown(reply: Mapping[str, Any]) -> dict[str, Any]:
     """What of a server's answer, or a chunk of it, goes on to the client."""
-    return {name: reply[name] for name in _REPLY_FIELDS if name in reply} | {"model": form.model}
+    return {name: reply[name] for name in _REPLY_FIELDS if name in reply}
 
 
-def _is_last(chunk: Mapping[str, Any]) -> bool:
-    choices = chunk["choices"] if isinstance(chunk["choices"], list) else []
-    return any(isinstance(choice, dict) and choice.get("finish_reason") for choice in choices)
+def _has_choices(chunk: Mapping[str, Any]) -> bool:
+    return isinstance(chunk.get("choices"), list) and bool(chunk["choices"])
 
 
 def _counts(reply: Mapping[str, Any]) -> dict[str, Any]:
@@ -262,24 +286,6 @@ def _counts(reply: Mapping[str, Any]) -> dict[str, Any]:
 
 def _path(request: CompletionRequest) -> str:
     return "/chat/completions" if isinstance(request, ChatRequest) else "/completions"
-
-
-def _relayed(request: CompletionRequest) -> dict[str, object]:
-    return {
-        name: value
-        for name, value in request.model_dump(mode="json", exclude_unset=True).items()
-        if name not in _NOT_RELAYED
-    }
-
-
-def _known(usage: Mapping[str, Any]) -> dict[str, int]:
-    """What can be a number of tokens: servers have given other things."""
-    names = ("prompt_tokens", "completion_tokens", "total_tokens")
-    return {
-        name: value
-        for name in names
-        if isinstance(value := usage.get(name), int) and not isinstance(value, bool) and value >= 0
-    }
 
 
 def _explained(error: RelayError) -> ApiError:
@@ -293,6 +299,13 @@ def _explained(error: RelayError) -> ApiError:
             retry_after_s=error.retry_after_s or 1.0,
         )
     return unavailable(str(error), retry_after_s=error.retry_after_s or 1.0)
+
+
+def _broken_off(error: RelayError) -> BrokenOffError:
+    said = _explained(error)
+    return BrokenOffError(
+        said.status, said.message, code=said.code, retry_after_s=said.retry_after_s
+    )
 
 
 def _refused(failure: Failure) -> ApiError:

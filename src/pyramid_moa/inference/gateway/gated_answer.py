@@ -16,9 +16,17 @@ from pyramid_moa.inference.gateway.explanation import (
     several_blocks,
     total_usage,
 )
-from pyramid_moa.inference.gateway.live_course import Finished, Judged, Models, take_live
+from pyramid_moa.inference.gateway.live_course import (
+    Finished,
+    Item,
+    Judged,
+    Models,
+    TakenOver,
+    take_live,
+)
 from pyramid_moa.inference.gateway.merging import all_of, merged
 from pyramid_moa.inference.gateway.plan import Gated
+from pyramid_moa.inference.gateway.question import seed_of
 from pyramid_moa.inference.gateway.reply import DONE, ReplyForm, comment, event
 from pyramid_moa.inference.gateway.upstream import piece_of
 
@@ -70,14 +78,14 @@ def _runs(plan: Gated) -> list[_Run]:
             runs.append(_Run(question=question, sampling=plan.sampling, choices=tuple(numbers)))
             continue
         for offset, number in enumerate(numbers):
-            sampling = replace(plan.sampling, seed=plan.sampling.seed + offset)
+            sampling = replace(plan.sampling, seed=seed_of(plan.sampling, offset))
             runs.append(_Run(question=question, sampling=sampling, choices=(number,)))
     return runs
 
 
 def _taken(
     plan: Gated, models: Models, run: _Run, *, until: float, live: bool
-) -> AsyncGenerator[Judged | Piece | Finished, None]:
+) -> AsyncGenerator[Item, None]:
     return take_live(
         plan.rules,
         models,
@@ -85,6 +93,7 @@ def _taken(
         run.sampling,
         budget=plan.budget,
         until=until,
+        is_cut=plan.is_cut,
         live=live,
     )
 
@@ -148,7 +157,10 @@ async def gated_stream(
                 if stream.broken:
                     return
     except ConfigError as error:
-        raise _bad_budget(error) from error
+        if not stream.opened:
+            raise _bad_budget(error) from error
+        yield event(_bad_budget(error).body())
+        return
     for line in stream.end(with_usage=with_usage):
         yield line
 
@@ -157,19 +169,19 @@ class _Stream:
     """Turns what happens on each question's way into events.
 
     Attributes:
+        opened: something has gone out.
         broken: it has ended in an error.
     """
 
     def __init__(self, form: ReplyForm, plan: Gated, runs: list[_Run], note: Note) -> None:
-        self.broken = False
+        self.opened = self.broken = False
         self._form, self._plan, self._runs, self._note = form, plan, runs, note
-        self._opened = False
         self._headers: Mapping[str, str] = {}
         self._held: list[bytes] = []
         self._offsets: dict[int, int] = {}
         self._finished: dict[int, Finished] = {}
 
-    def take(self, number: int, item: Judged | Piece | Finished) -> list[Opened | bytes]:
+    def take(self, number: int, item: Item) -> list[Opened | bytes]:
         """What is to go out for something that has happened on one of the ways.
 
         Raises:
@@ -181,21 +193,25 @@ class _Stream:
             self._held.append(comment(block))
             self._headers = pyramid_headers(block) if alone else {}
             # Whatever becomes of the oracle, the ensemble's answer can be given.
-            return self._open() if self._opened or (alone and _has_answer(item)) else []
+            return self._open() if self.opened or (alone and _has_answer(item)) else []
+        if isinstance(item, TakenOver):
+            return self._taken_over(run, item)
         if isinstance(item, Piece):
             return [*self._open(), *self._text(run, item)]
         self._finished[number] = item
         block = gated_block_of(self._plan, item)
-        if error := _broken_off(item, block) or _no_answer(item, block):
+        # What the client allowed is over: as with max_tokens, the text ends where it is.
+        is_short = item.broken_off and item.ran_out
+        error = None if is_short else _broken_off(item, block) or _no_answer(item, block)
+        if error is not None:
             self._note(*_summary(self._plan, list(self._finished.values())))
-            if not self._opened:
+            if not self.opened:
                 raise error
             self.broken = True
             return [event(error.body())]
-        text = [] if item.streamed else self._text(run, _piece(item))
-        closing = [
-            event(self._form.closing(choice, _finish_reason(item), block)) for choice in run.choices
-        ]
+        reason = "length" if is_short else _finish_reason(item)
+        text = [] if item.streamed or is_short else self._text(run, _piece(item))
+        closing = [event(self._form.closing(choice, reason, block)) for choice in run.choices]
         return [*self._open(), *text, *closing]
 
     def end(self, *, with_usage: bool) -> list[bytes]:
@@ -206,9 +222,18 @@ class _Stream:
 
     def _open(self) -> list[Opened | bytes]:
         """Begin the stream where that has not been done, and send what waited for it."""
-        first = [] if self._opened else [Opened(headers=self._headers)]
-        held, self._held, self._opened = self._held, [], True
+        first = [] if self.opened else [Opened(headers=self._headers)]
+        held, self._held, self.opened = self._held, [], True
         return [*first, *held]
+
+    def _taken_over(self, run: _Run, item: TakenOver) -> list[Opened | bytes]:
+        """Say whose text follows: to people at once, and to programs where they already read."""
+        told = {"fallback": item.model, "void_characters": item.void_characters}
+        self._held.append(comment(told))
+        if not self.opened:
+            return []
+        marks = [event(self._form.mark(choice, told)) for choice in run.choices]
+        return [*self._open(), *(marks if item.void_characters else [])]
 
     def _text(self, run: _Run, piece: Piece) -> list[bytes]:
         lines = []
@@ -223,9 +248,14 @@ class _Stream:
 
 def gated_block_of(plan: Gated, finished: Finished) -> dict[str, Any]:
     """The reason of a decision on one of a plan's questions."""
-    return gated_block(
+    block = gated_block(
         finished, plan.rules.pyramid, as_trained=plan.as_trained, distance=plan.distance
     )
+    if finished.void_characters:
+        block["void_characters"] = finished.void_characters
+    if finished.broken_off:
+        block["answer_so_far"] = finished.decision.response
+    return block
 
 
 def _has_answer(judged: Judged) -> bool:
@@ -259,7 +289,7 @@ def _broken_off(finished: Finished, block: Mapping[str, Any]) -> ApiError | None
         return None
     return unavailable(
         "the oracle broke off in the middle of its answer; answer_so_far is the ensemble's",
-        pyramid={**block, "answer_so_far": finished.decision.response},
+        pyramid=block,
     )
 
 
@@ -280,8 +310,13 @@ def _no_answer(finished: Finished, block: Mapping[str, Any]) -> ApiError | None:
             f"no model takes this prompt; {rows[-1].model}: {rows[-1].error}",
             code="refused_by_model",
         )
+    if finished.ran_out:
+        return unavailable(
+            "pyramid.max_latency_ms was over before any model had answered; allow more",
+            pyramid=block,
+        )
     return unavailable("no model gave an answer; ask again later", pyramid=block)
 
 
 def _bad_budget(error: ConfigError) -> ApiError:
-    return bad_request(f"pyramid.max_latency_ms: {error}", param="pyramid.max_latency_ms")
+    return bad_request(f"pyramid: {error}", param="pyramid")

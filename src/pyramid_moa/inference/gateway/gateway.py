@@ -4,7 +4,6 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import aclosing
 from dataclasses import replace
 from typing import Any
 
@@ -13,15 +12,9 @@ from pyramid_moa.backends.openai_api import OpenAIBackend
 from pyramid_moa.backends.openai_relay import RelayError
 from pyramid_moa.errors import BackendError
 from pyramid_moa.inference.gate import Gate, OpenModel
-from pyramid_moa.inference.gateway.api_error import ApiError
 from pyramid_moa.inference.gateway.api_request import ChatRequest, CompletionRequest
 from pyramid_moa.inference.gateway.audit import Audit
-from pyramid_moa.inference.gateway.direct_answer import (
-    DirectModel,
-    direct_stream,
-    direct_whole,
-    local_stream,
-)
+from pyramid_moa.inference.gateway.direct_model import DirectModel
 from pyramid_moa.inference.gateway.gated_answer import (
     Note,
     Opened,
@@ -29,12 +22,13 @@ from pyramid_moa.inference.gateway.gated_answer import (
     gated_stream,
     gated_whole,
 )
-from pyramid_moa.inference.gateway.live_course import Models
+from pyramid_moa.inference.gateway.live_course import ORACLE_SHARE, Models
 from pyramid_moa.inference.gateway.metrics import Metrics
 from pyramid_moa.inference.gateway.plan import Direct, Gated, check_names, offered_models, plan_of
 from pyramid_moa.inference.gateway.question import plain_texts
 from pyramid_moa.inference.gateway.reply import ReplyForm
 from pyramid_moa.inference.gateway.settings import Faults, GatewaySettings
+from pyramid_moa.inference.gateway.stand_ins import first_stream, first_whole
 from pyramid_moa.inference.gateway.upstream import Upstream
 from pyramid_moa.router_model.router import Router
 
@@ -66,10 +60,10 @@ class Gateway:
             metrics: told of every call and decision.
 
         Raises:
-            ConfigError: a model goes by the pyramid's own name.
+            ConfigError: a name can't be served by; see ``check_names``.
         """
         pyramid = gate.rules.pyramid
-        check_names(pyramid)
+        check_names(pyramid, settings.faults)
         _say_unknowing(gate.rules.router, settings)
         self.settings = settings
         self.rules = gate.rules
@@ -97,6 +91,7 @@ class Gateway:
             member_timeout_s=settings.faults.member_timeout_s,
             judges=self._judges,
             audit=self.audit.consider,
+            fallback=settings.faults.fallback_oracle,
         )
         self._checked: tuple[float, asyncio.Task[dict[str, str]]] | None = None
 
@@ -125,14 +120,8 @@ class Gateway:
         """
         if isinstance(plan, Gated):
             return await gated_whole(plan, self._models, form, until=until, note=note)
-        error = None
-        for model in self._direct(plan, request):
-            try:
-                return await direct_whole(model, request, form, until=until, note=note)
-            except ApiError as failed:
-                error = _worth_another(failed, error)
-        assert error is not None
-        raise error
+        models = self._direct(plan, request)
+        return await first_whole(models, request, form, until=until, note=note)
 
     def stream(
         self,
@@ -156,7 +145,7 @@ class Gateway:
         }
         if isinstance(plan, Gated):
             return gated_stream(plan, self._models, form, **rest)
-        return self._direct_stream(plan, request, form, rest)
+        return first_stream(self._direct(plan, request), request, form, **rest)
 
     def form_of(self, request: CompletionRequest) -> ReplyForm:
         """What all parts of the reply to a request have in common."""
@@ -194,35 +183,18 @@ class Gateway:
             )
         )
 
-    async def _direct_stream(
-        self,
-        plan: Direct,
-        request: CompletionRequest,
-        form: ReplyForm,
-        options: Mapping[str, Any],
-    ) -> AsyncGenerator[Opened | bytes, None]:
-        error = None
-        for model in self._direct(plan, request):
-            begin = direct_stream if model.upstream.is_served else local_stream
-            try:
-                # Once it has begun it raises nothing any more: its last event is its error.
-                async with aclosing(begin(model, request, form, **options)) as parts:
-                    async for part in parts:
-                        yield part
-            except ApiError as failed:
-                error = _worth_another(failed, error)
-            else:
-                return
-        assert error is not None
-        raise error
-
     def _direct(self, plan: Direct, request: CompletionRequest) -> list[DirectModel]:
         """The model that is to answer; where the client has named none, those that can stand in."""
         pyramid = self.rules.pyramid
-        names = [plan.model]
-        if not plan.asked_for and not isinstance(plain_texts(request), str):
-            # The best of the others first: mid oracles from the dearest, then the members.
-            names += [spec.name for spec in reversed(pyramid.mid_oracles)] + pyramid.member_names
+        names, fallback = [plan.model], self.settings.faults.fallback_oracle
+        if not plan.asked_for:
+            is_plain = not isinstance(plain_texts(request), str)
+            if fallback is not None and (is_plain or self._upstreams[fallback].is_served):
+                names.append(fallback)
+            if is_plain:
+                # The best of the others first: mid oracles from the dearest, then the members.
+                others = [spec.name for spec in reversed(pyramid.mid_oracles)]
+                names += [n for n in [*others, *pyramid.member_names] if n != fallback]
         return [
             DirectModel(
                 plan,
@@ -230,6 +202,8 @@ class Gateway:
                 is_oracle=name == pyramid.oracle.name,
                 sampling=pyramid.sampling,
                 chat=pyramid.prompt.chat,
+                patience=1.0 if name == names[-1] else ORACLE_SHARE,
+                takes_over=name == fallback,
             )
             for name in names
         ]
@@ -242,17 +216,6 @@ def _say_unknowing(router: Router | None, settings: GatewaySettings) -> None:
             "the checkpoint does not say what its questions look like, so that those of any other "
             "kind are judged, too: train again, with this version and a hundred questions or more"
         )
-
-
-def _worth_another(failed: ApiError, first: ApiError | None) -> ApiError:
-    """The error to tell where nobody answers: the first model's, whose answer was due.
-
-    Raises:
-        ApiError: it is about the request, which no other model would take either.
-    """
-    if failed.status < 500 and failed.status != 429:
-        raise failed
-    return first or failed
 
 
 async def _state(upstream: Upstream) -> str:

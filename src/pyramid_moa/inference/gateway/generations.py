@@ -34,14 +34,22 @@ class _Generation:
 class Generations:
     """Swaps one gateway for another without a request noticing; belongs to one event loop."""
 
-    def __init__(self, gate: Gate, build: Callable[[Gate], Gateway]) -> None:
+    def __init__(
+        self,
+        gate: Gate,
+        build: Callable[[Gate], Gateway],
+        *,
+        retired: Callable[[], None] = lambda: None,
+    ) -> None:
         """Begin with a gate, which is closed when another has taken its place, or in the end.
 
         Args:
             gate: the first one.
             build: makes a gateway of a gate.
+            retired: told when one that was replaced has been closed.
         """
         self._build = build
+        self._retired = retired
         self._current = _Generation(gate, build(gate))
         self._swapping = asyncio.Lock()
         self._retiring: set[asyncio.Task[None]] = set()
@@ -71,24 +79,37 @@ class Generations:
             open_gate: reads the files and loads what they name; run in a thread.
 
         Raises:
-            PyramidError: it is not; the one before answers on.
+            PyramidError: it is not; the one before answers on, and the log says why.
         """
         async with self._swapping:
             try:
-                gate = await asyncio.to_thread(open_gate)
+                fresh = await self._opened(open_gate)
             except PyramidError as error:
                 _log.error("not reloaded, the one before serves on: %s", error)
                 raise
-            try:
-                fresh = _Generation(gate, self._build(gate))
-            except BaseException:
-                await asyncio.to_thread(gate.close)
+            except Exception:
+                _log.exception("not reloaded, the one before serves on: a fault of the gateway's")
                 raise
             before, self._current = self._current, fresh
-            task = asyncio.ensure_future(before.close())
+            task = asyncio.ensure_future(self._retire(before))
             self._retiring.add(task)
             task.add_done_callback(self._retiring.discard)
             _log.info("reloaded")
+
+    async def _opened(self, open_gate: Callable[[], Gate]) -> _Generation:
+        gate = await asyncio.to_thread(open_gate)
+        try:
+            return _Generation(gate, self._build(gate))
+        except BaseException:
+            await asyncio.to_thread(gate.close)
+            raise
+
+    async def _retire(self, before: _Generation) -> None:
+        try:
+            await before.close()
+        except Exception:
+            _log.exception("what was replaced could not be closed")
+        self._retired()
 
     async def close(self) -> None:
         """Close all of them, when no request is left."""

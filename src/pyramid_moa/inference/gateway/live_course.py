@@ -6,25 +6,31 @@ request needs beside it: bounded time, models that fail, tokens as they come.
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import TypeVar
 
-from pyramid_moa.backends import Completion, Failure, ModelSpec, Sampling, generation_flops
+from pyramid_moa.backends import Completion, Failure, Sampling
 from pyramid_moa.backends.openai_chunks import Piece
-from pyramid_moa.data_prep.graded import graded_generation
-from pyramid_moa.inference.budget import Budget
+from pyramid_moa.inference.budget import Budget, expected_calls
 from pyramid_moa.inference.course import Course, Rules
+from pyramid_moa.inference.gateway.late_calls import any_text, cut_short, rescued, taken_over
 from pyramid_moa.inference.gateway.upstream import Upstream
-from pyramid_moa.records import Decision, Generation, Query
+from pyramid_moa.records import Decision, Query
 from pyramid_moa.router_model.route import Belief
 
-__all__ = ["Finished", "Judged", "Models", "take_live"]
+__all__ = ["ORACLE_SHARE", "Finished", "Item", "Judged", "Models", "TakenOver", "take_live"]
 
+_T = TypeVar("_T")
+_GAP = "\n\n"
 # Where members hang, the oracle still has to have its time.
 _MEMBERS_SHARE = 0.5
+ORACLE_SHARE = 0.75
+"""Of the time that is left, so much may go by before an oracle's next word where others can stand
+in for it: they have to have theirs."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,12 +42,14 @@ class Models:
         member_timeout_s: seconds for the answer of any model but the oracle.
         judges: where grading and scoring run, so that the event loop does not wait for them.
         audit: hears of every decision when its answer has been given.
+        fallback: takes over where the oracle fails; None for nobody.
     """
 
     upstreams: Mapping[str, Upstream]
     member_timeout_s: float
     judges: Executor
     audit: Callable[[Rules, str, Decision], None]
+    fallback: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +68,19 @@ class Judged:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TakenOver:
+    """The oracle has failed, and the fallback oracle is asked in its place.
+
+    Attributes:
+        model: the fallback oracle's name.
+        void_characters: of the oracle's text that have gone out and are no part of any answer.
+    """
+
+    model: str
+    void_characters: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class Finished:
     """The decision stands.
 
@@ -69,14 +90,23 @@ class Finished:
         groups: for each model whose answer was read, a number that those with equal answers share;
             None without an answer.
         streamed: whether the winner's text has gone out piece by piece.
-        broken_off: the oracle's text has gone out in part before it failed.
+        void_characters: of the text that has gone out, those that a model had said before it broke
+            off: they are no part of the answer.
+        broken_off: such text has gone out, and nobody has taken over.
+        ran_out: the client's own time was over before all was done.
     """
 
     decision: Decision
     completion: Completion | None
     groups: Mapping[str, int | None] = field(default_factory=dict)
     streamed: bool = False
+    void_characters: int = 0
     broken_off: bool = False
+    ran_out: bool = False
+
+
+Item = Judged | TakenOver | Piece | Finished
+"""What happens to a question on its way."""
 
 
 async def take_live(
@@ -87,8 +117,9 @@ async def take_live(
     *,
     budget: Budget,
     until: float,
+    is_cut: bool,
     live: bool,
-) -> AsyncGenerator[Judged | Piece | Finished, None]:
+) -> AsyncGenerator[Item, None]:
     """Take a question through the pyramid.
 
     Args:
@@ -96,86 +127,226 @@ async def take_live(
         models: what answers.
         question: its text.
         sampling: how models answer.
-        budget: limits of this question.
+        budget: limits of this question, by which calls are planned.
         until: when the request's time is over, on the event loop's clock.
-        live: give the oracle's text as it comes.
+        is_cut: whether that is the client's own limit, and not the gateway's.
+        live: give an oracle's text as it comes.
 
     Yields:
         That it has been judged, once; pieces of the oracle's text, where they are wanted and its
-        word will be the last; in the end, what has been decided.
+        word will be the last; that the fallback oracle is asked, where it is, and its text; in the
+        end, what has been decided.
 
     Raises:
         ConfigError: the budget limits the time, and that of a model is not known.
     """
-    loop = asyncio.get_running_loop()
-    # Kept here, not counted: which query it is, is nobody's business but this request's.
-    query = Query(query_id="live", question=question)
-    prompt = rules.pyramid.prompt.render(question)
-    oracle = rules.pyramid.oracle.name
-    begin = partial(Course, rules, query, budget=budget)
-    if rules.point.policy == "parallel":
-        # Its first step is known without a look at the question: no need to leave the loop.
-        course = begin()
-    else:
-        course = await loop.run_in_executor(models.judges, begin)
-    outcomes: dict[str, Completion | Failure] = {}
-    pieces = 0
-    judged = False
-    while wanted := course.wanted:
-        started = time.perf_counter()
-        if wanted == (oracle,):
-            judged = True
-            yield _judged(course, rules, escalated=True)
-            # Where the ensemble may outvote it, nobody knows yet whose word is the last.
-            stream = live and rules.point.outvote is None
-            upstream = models.upstreams[oracle]
-            if not stream:
-                outcomes[oracle] = await upstream.ask(prompt, sampling, until=until)
+    way = _Way(rules, models, question, sampling, budget, until, is_cut=is_cut, live=live)
+    async with aclosing(way.go()) as items:
+        async for item in items:
+            yield item
+    assert way.decision is not None
+    models.audit(rules, question, way.decision)
+
+
+class _Way:
+    """What is known of a question while it is under way."""
+
+    def __init__(
+        self,
+        rules: Rules,
+        models: Models,
+        question: str,
+        sampling: Sampling,
+        budget: Budget,
+        until: float,
+        *,
+        is_cut: bool,
+        live: bool,
+    ) -> None:
+        self.decision: Decision | None = None
+        self._rules, self._models, self._budget = rules, models, budget
+        # Kept here, not counted: which query it is, is nobody's business but this request's.
+        self._query = Query(query_id="live", question=question)
+        self._prompt, self._sampling = rules.pyramid.prompt.render(question), sampling
+        self._until, self._is_cut, self._live = until, is_cut, live
+        self._loop = asyncio.get_running_loop()
+        self._outcomes: dict[str, Completion | Failure] = {}
+        # Whose text has gone out last, and how many characters of everybody's before and in all.
+        self._speaker: str | None = None
+        self._before = self._said = 0
+
+    async def go(self) -> AsyncGenerator[Item, None]:
+        begin = partial(Course, self._rules, self._query, budget=self._budget)
+        # A parallel policy's first step is known without a look at the question: no need to leave
+        # the loop.
+        parallel = self._rules.point.policy == "parallel"
+        course = begin() if parallel else await self._judge(begin)
+        async with aclosing(self._walk(course)) as items:
+            async for item in items:
+                yield item
+        decision = course.decision
+        if decision.response is None and not decision.escalated and not decision.budget_exhausted:
+            decision = await self._rescue(decision)
+        took_over = False
+        if self._may_take_over(decision):
+            started = time.perf_counter()
+            async with aclosing(self._ask_fallback()) as parts:
+                async for part in parts:
+                    yield part
+            decision, took_over = await self._take_over(decision, time.perf_counter() - started)
+        yield self._finish(decision, course.belief, took_over=took_over)
+
+    async def _walk(self, course: Course) -> AsyncGenerator[Judged | Piece, None]:
+        """Ask as the course wants."""
+        rules, judged = self._rules, False
+        while wanted := course.wanted:
+            started = time.perf_counter()
+            if wanted == (rules.pyramid.oracle.name,):
+                judged = True
+                yield _judged(course, rules, escalated=True)
+                # Where the ensemble may outvote it, nobody knows yet whose word is the last.
+                live = self._live and rules.point.outvote is None
+                async with aclosing(self._ask_oracle(live=live)) as pieces:
+                    async for piece in pieces:
+                        yield piece
             else:
-                async with aclosing(upstream.stream(prompt, sampling, until=until)) as items:
-                    async for item in items:
-                        if isinstance(item, Piece):
-                            pieces += 1
-                            yield item
-                        else:
-                            outcomes[oracle] = item
-        else:
-            limit_s = min(models.member_timeout_s, _MEMBERS_SHARE * (until - loop.time()))
-            answers = await asyncio.gather(
-                *(
-                    models.upstreams[name].ask(prompt, sampling, until=until, limit_s=limit_s)
-                    for name in wanted
-                )
-            )
-            outcomes.update(zip(wanted, answers, strict=True))
-        receive = partial(
-            course.receive,
-            {name: outcomes[name] for name in wanted},
-            seconds=time.perf_counter() - started,
-        )
-        await loop.run_in_executor(models.judges, receive)
-    if not judged:
-        yield _judged(course, rules, escalated=False)
-    decision = course.decision
-    if decision.response is None and not decision.escalated and not decision.budget_exhausted:
-        # A threshold may say never to ask it; a client is still owed an answer.
+                await self._ask_members(wanted)
+            answers = {name: self._outcomes[name] for name in wanted}
+            seconds = time.perf_counter() - started
+            await self._judge(partial(course.receive, answers, seconds=seconds))
+        if not judged:
+            yield _judged(course, rules, escalated=False)
+
+    async def _rescue(self, decision: Decision) -> Decision:
+        """Ask the oracle although a threshold says never to: a client is owed an answer."""
         started = time.perf_counter()
-        outcome = await models.upstreams[oracle].ask(prompt, sampling, until=until)
+        async with aclosing(self._ask_oracle(live=False)) as pieces:
+            assert not [piece async for piece in pieces]
         seconds = time.perf_counter() - started
-        outcomes[oracle] = outcome
-        rescue = partial(_rescued, rules, query, decision, outcome, seconds)
-        decision = await loop.run_in_executor(models.judges, rescue)
-    if decision.response is None:
-        decision = _any_text(decision)
-    winner = outcomes.get(decision.answered_by or "")
-    yield Finished(
-        decision=decision,
-        completion=winner if isinstance(winner, Completion) else None,
-        groups=_groups(course.belief),
-        streamed=pieces > 0 and decision.answered_by == oracle,
-        broken_off=pieces > 0 and decision.answered_by != oracle,
-    )
-    models.audit(rules, question, decision)
+        outcome = self._outcomes[self._rules.pyramid.oracle.name]
+        return await self._judge(
+            partial(rescued, self._rules, self._query, decision, outcome, seconds)
+        )
+
+    async def _take_over(self, decision: Decision, seconds: float) -> tuple[Decision, bool]:
+        """The decision now that the fallback oracle has been asked, and whether it answered."""
+        fallback = self._models.fallback
+        assert fallback is not None
+        outcome = self._outcomes[fallback]
+        take = partial(taken_over, self._rules, self._query, decision, fallback, outcome, seconds)
+        return await self._judge(take), isinstance(outcome, Completion)
+
+    def _finish(self, decision: Decision, belief: Belief | None, *, took_over: bool) -> Finished:
+        if decision.response is None:
+            decision = any_text(decision)
+        members = self._rules.pyramid.member_names
+        if all(isinstance(self._outcomes.get(name), Failure) for name in members):
+            # Somebody answers in the place of those who should have been heard first.
+            decision = replace(decision, degraded=True)
+        if ran_out := self._ran_out(decision):
+            decision = cut_short(decision)
+        self.decision = decision
+        winner = self._outcomes.get(decision.answered_by or "")
+        streamed = self._speaker is not None and self._speaker == decision.answered_by
+        return Finished(
+            decision=decision,
+            completion=winner if isinstance(winner, Completion) else None,
+            groups=_groups(belief),
+            streamed=streamed,
+            void_characters=self._before if streamed or took_over else self._said,
+            broken_off=self._said > 0 and not streamed and not took_over,
+            ran_out=ran_out,
+        )
+
+    async def _ask_members(self, names: Sequence[str]) -> None:
+        left_s = self._until - self._loop.time()
+        # Of the client's own time, what is planned may need all; of the gateway's, the oracle has
+        # its share.
+        share = 1.0 if self._is_cut else _MEMBERS_SHARE
+        limit_s = min(self._models.member_timeout_s, share * left_s)
+        answers = await asyncio.gather(*(self._ask(name, limit_s) for name in names))
+        self._outcomes.update(zip(names, answers, strict=True))
+
+    async def _ask_oracle(self, *, live: bool) -> AsyncGenerator[Piece, None]:
+        """Ask it; where another can take over, only as long as that has its time, too."""
+        oracle = self._rules.pyramid.oracle.name
+        patience = 1.0 if self._models.fallback is None else ORACLE_SHARE
+        async with aclosing(self._hear(oracle, patience=patience, live=live)) as pieces:
+            async for piece in pieces:
+                yield piece
+
+    async def _ask_fallback(self) -> AsyncGenerator[TakenOver | Piece, None]:
+        """Ask it, unless it has been asked before: then that is its answer."""
+        name = self._models.fallback
+        assert name is not None
+        if self._said:
+            # What follows is another's: no word of one runs into a word of the other.
+            self._said += len(_GAP)
+            yield Piece(text=_GAP)
+        self._before = self._said
+        if name in self._outcomes:
+            return
+        yield TakenOver(model=name, void_characters=self._before)
+        async with aclosing(self._hear(name, patience=1.0, live=self._live)) as pieces:
+            async for piece in pieces:
+                yield piece
+
+    async def _hear(self, name: str, *, patience: float, live: bool) -> AsyncGenerator[Piece, None]:
+        """Ask one model, and pass on what it says where that is wanted."""
+        if not live:
+            limit_s = patience * (self._until - self._loop.time())
+            self._outcomes[name] = await self._ask(name, limit_s)
+            return
+        if self._is_late():
+            self._outcomes[name] = _not_asked(name)
+            return
+        items = self._models.upstreams[name].stream(
+            self._prompt, self._sampling, until=self._until, patience=patience
+        )
+        async with aclosing(items) as stream:
+            async for item in stream:
+                if isinstance(item, Piece):
+                    self._speaker = name
+                    self._said += len(item.text)
+                    yield item
+                else:
+                    self._outcomes[name] = item
+
+    async def _ask(self, name: str, limit_s: float) -> Completion | Failure:
+        if self._is_late():
+            return _not_asked(name)
+        return await self._models.upstreams[name].ask(
+            self._prompt, self._sampling, until=self._until, limit_s=limit_s
+        )
+
+    async def _judge(self, work: Callable[[], _T]) -> _T:
+        return await self._loop.run_in_executor(self._models.judges, work)
+
+    def _is_late(self) -> bool:
+        return self._loop.time() >= self._until
+
+    def _ran_out(self, decision: Decision) -> bool:
+        failed = any(row.error is not None for row in decision.generations)
+        return self._is_cut and failed and self._is_late()
+
+    def _may_take_over(self, decision: Decision) -> bool:
+        """Whether the oracle has failed, and there are another, time and money."""
+        fallback = self._models.fallback
+        if fallback is None or not decision.degraded:
+            return False
+        if fallback in self._outcomes:
+            return isinstance(self._outcomes[fallback], Completion)
+        router = self._rules.router
+        typical = router.card.typical_calls if router is not None else {}
+        expected = expected_calls(self._rules.pyramid, typical, self._query.question)
+        seconds = decision.members_s + decision.oracle_s
+        return not self._is_late() and self._budget.leaves_room(
+            [fallback], expected, spent_usd=decision.cost_usd, spent_s=seconds
+        )
+
+
+def _not_asked(name: str) -> Failure:
+    return Failure(message=f"{name} was not asked: the time is over", can_retry=True)
 
 
 def _judged(course: Course, rules: Rules, *, escalated: bool) -> Judged:
@@ -186,63 +357,3 @@ def _groups(belief: Belief | None) -> dict[str, int | None]:
     if belief is None:
         return {}
     return dict(zip(belief.models, belief.vote.clusters, strict=True))
-
-
-def _rescued(
-    rules: Rules,
-    query: Query,
-    decision: Decision,
-    outcome: Completion | Failure,
-    seconds: float,
-) -> Decision:
-    """A decision without an answer, once the oracle has been asked after all."""
-    row = graded_generation(query, rules.pyramid.oracle, outcome, rules.grader)
-    reason = decision.reason.removesuffix(
-        "the threshold never asks the oracle, so there is no answer"
-    )
-    failed = row.error is not None
-    return replace(
-        decision,
-        answer=row.answer,
-        response=row.response,
-        answered_by=None if failed else row.model,
-        escalated=True,
-        degraded=failed,
-        reason=reason
-        + ("the oracle was asked and failed too" if failed else "the oracle is asked"),
-        models_called=(*decision.models_called, row.model),
-        generations=(*decision.generations, row),
-        cost_usd=decision.cost_usd + (row.cost_usd or 0.0),
-        oracle_cost_usd=row.cost_usd or decision.oracle_cost_usd,
-        flops=_sum(decision.flops, _flops(rules.pyramid.oracle, row)),
-        oracle_s=seconds,
-        path=(*decision.path, (row.model,)),
-    )
-
-
-def _flops(spec: ModelSpec, row: Generation) -> float | None:
-    if row.error is not None:
-        return 0.0
-    if row.prompt_tokens is None or row.completion_tokens is None:
-        return None
-    return generation_flops(spec, row.prompt_tokens, row.completion_tokens)
-
-
-def _sum(one: float | None, other: float | None) -> float | None:
-    return None if one is None or other is None else one + other
-
-
-def _any_text(decision: Decision) -> Decision:
-    """The first text that any model gave, where none holds an answer that the grader finds."""
-    said: Generation | None = next(
-        (row for row in decision.generations if row.response is not None), None
-    )
-    if said is None:
-        return decision
-    return replace(
-        decision,
-        response=said.response,
-        answered_by=said.model,
-        degraded=True,
-        reason=f"{decision.reason}; the text of {said.model} is given, without an answer in it",
-    )

@@ -1,5 +1,6 @@
 """What is to be done with a request: through the pyramid, or to one model as it is."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -20,7 +21,7 @@ from pyramid_moa.inference.gateway.question import (
     client_sampling,
     find_questions,
 )
-from pyramid_moa.inference.gateway.settings import GatewaySettings
+from pyramid_moa.inference.gateway.settings import Faults, GatewaySettings
 from pyramid_moa.inference.requirements import check_point
 from pyramid_moa.router_model.policy import OperatingPoint
 
@@ -38,7 +39,9 @@ class Gated:
         rules: what decides, at the operating point that the client wants.
         questions: one or more, each taken by itself.
         sampling: how models answer.
-        budget: limits of each question.
+        budget: limits of each question, by which calls are planned.
+        limit_s: seconds for all of it.
+        is_cut: whether those are the client's own (``max_latency_ms``), and not the gateway's.
         n: answers to each question.
         as_trained: whether models answer as they did when the router was trained; where they do
             not, its probabilities are less sure than they say.
@@ -50,6 +53,8 @@ class Gated:
     questions: tuple[str, ...]
     sampling: Sampling
     budget: Budget
+    limit_s: float
+    is_cut: bool
     n: int
     as_trained: bool
     distance: float | None = None
@@ -65,11 +70,17 @@ class Direct:
         asked_for: whether the client has named it.
         cause: why, in a word.
         distance: as in ``Gated``.
+        max_usd: US dollars that it may cost; None for no limit.
+        limit_s: seconds for all of it.
+        is_cut: whether those are the client's own (``max_latency_ms``), and not the gateway's.
     """
 
     model: str
     reason: str
     asked_for: bool
+    max_usd: float | None
+    limit_s: float
+    is_cut: bool
     cause: Cause = "by_name"
     distance: float | None = None
 
@@ -81,16 +92,24 @@ def offered_models(rules: Rules) -> list[str]:
     return [*own, *(spec.name for spec in rules.pyramid.models)]
 
 
-def check_names(pyramid: Pyramid) -> None:
-    """Refuse models that go by the pyramid's own name.
+def check_names(pyramid: Pyramid, faults: Faults) -> None:
+    """Refuse names that can't be served by.
 
     Raises:
-        ConfigError: there is one.
+        ConfigError: a model goes by the pyramid's own name, or the fallback oracle is none of its
+            other models.
     """
     if taken := [spec.name for spec in pyramid.models if spec.name.partition("@")[0] == PYRAMID]:
         raise ConfigError(
             f"expected models with names other than {PYRAMID!r}, which is what clients call all "
             f"of them together; found {', '.join(taken)}: rename it"
+        )
+    others = [spec.name for spec in pyramid.models_before_oracle]
+    if faults.fallback_oracle is not None and faults.fallback_oracle not in others:
+        raise ConfigError(
+            f"faults.fallback_oracle: expected one of {', '.join(others)}, found "
+            f"{faults.fallback_oracle!r}; to have another model, list it among oracles, before the "
+            "last"
         )
 
 
@@ -113,12 +132,21 @@ def plan_of(
         ApiError: there is no such model, or the request asks for what can't be done.
     """
     check_limits(request, settings.requests)
+    options = _options(request, headers)
+    own_s = math.inf if options.max_latency_ms is None else options.max_latency_ms / 1000.0
+    limit_s, is_cut = min(own_s, settings.faults.deadline_s), own_s < settings.faults.deadline_s
     name, at, point_name = request.model.partition("@")
     if name != PYRAMID:
         if request.model not in {spec.name for spec in rules.pyramid.models}:
             raise _no_such_model(request.model, rules)
-        return Direct(model=request.model, reason="asked for by name", asked_for=True)
-    options = _options(request, headers)
+        return Direct(
+            model=request.model,
+            reason="asked for by name",
+            asked_for=True,
+            max_usd=options.max_cost_usd,
+            limit_s=limit_s,
+            is_cut=is_cut,
+        )
     point = _point(rules, point_name if at else None, options, asked=request.model)
     found, distance = find_questions(request, rules.pyramid), None
     if not isinstance(found, Unjudged):
@@ -140,6 +168,9 @@ def plan_of(
             asked_for=False,
             cause=found.cause,
             distance=far,
+            max_usd=options.max_cost_usd,
+            limit_s=limit_s,
+            is_cut=is_cut,
         )
     trained = rules.pyramid.sampling
     sampling = client_sampling(request, trained)
@@ -147,11 +178,21 @@ def plan_of(
         rules=replace(rules, point=point),
         questions=found.texts,
         sampling=sampling,
-        budget=Budget(max_usd=options.max_cost_usd, max_ms=options.max_latency_ms),
+        budget=_budget(options, rules),
+        limit_s=limit_s,
+        is_cut=is_cut,
         n=request.n or 1,
         as_trained=replace(sampling, seed=trained.seed) == trained,
         distance=far,
     )
+
+
+def _budget(options: PyramidOptions, rules: Rules) -> Budget:
+    """What calls are planned by; time only where the router knows how long models take."""
+    typical = rules.router.card.typical_calls if rules.router is not None else {}
+    calls = [typical.get(spec.name) for spec in rules.pyramid.models]
+    known = all(call is not None and call.latency_s is not None for call in calls)
+    return Budget(max_usd=options.max_cost_usd, max_ms=options.max_latency_ms if known else None)
 
 
 def _options(request: CompletionRequest, headers: Mapping[str, str]) -> PyramidOptions:

@@ -23,6 +23,7 @@ __all__ = [
     "client_sampling",
     "find_questions",
     "plain_texts",
+    "seed_of",
 ]
 
 # They change which texts come back, and members and router know nothing of them.
@@ -44,6 +45,7 @@ _ORACLE_FIELDS = (
     "echo",
     "suffix",
 )
+_INT63 = 2**63
 _REMOTE = ("http://", "https://")
 
 
@@ -170,6 +172,11 @@ def client_sampling(request: CompletionRequest, trained: Sampling) -> Sampling:
     if request.stop:
         wanted["stop"] = (request.stop,) if isinstance(request.stop, str) else tuple(request.stop)
     return replace(trained, **wanted)  # type: ignore[arg-type]  # types are the request's own
+
+
+def seed_of(sampling: Sampling, number: int) -> int:
+    """The seed of the number-th answer to a question; after the largest comes the smallest."""
+    return (sampling.seed + number + _INT63) % (2 * _INT63) - _INT63
 
 
 def check_limits(request: CompletionRequest, limits: RequestLimits) -> None:

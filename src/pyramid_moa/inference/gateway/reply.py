@@ -102,6 +102,14 @@ class ReplyForm:
         )
         return self._chunk([choice])
 
+    def gap(self, index: int, text: str) -> dict[str, Any]:
+        """A chunk that parts the text of one model from that of another."""
+        return self._chunk([self._delta(index, {"content": text}, text, None)])
+
+    def mark(self, index: int, pyramid: Mapping[str, Any]) -> dict[str, Any]:
+        """A chunk in the middle of an answer that brings no text, but news of it."""
+        return {**self._chunk([self._delta(index, {}, "", None)]), "pyramid": pyramid}
+
     def closing(self, index: int, finish_reason: str, pyramid: Mapping[str, Any]) -> dict[str, Any]:
         """The last chunk of an answer, with its reason."""
         choice = self._delta(index, {}, "", None)
@@ -111,6 +119,12 @@ class ReplyForm:
     def usage(self, usage: Mapping[str, int], pyramid: Mapping[str, Any]) -> dict[str, Any]:
         """The last chunk of all, where the client wants it."""
         return {**self._chunk([]), "usage": usage, "pyramid": pyramid}
+
+    def own(self, part: Mapping[str, Any], *, chunk: bool) -> dict[str, Any]:
+        """What a server has answered, or a chunk of it, under this reply's name and number."""
+        whole = "chat.completion" if self.chat else "text_completion"
+        kind = f"{whole}.chunk" if chunk and self.chat else whole
+        return {**part, **self._head(kind)}
 
     def _head(self, kind: str) -> dict[str, Any]:
         return {"id": self.id, "object": kind, "created": self.created, "model": self.model}

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import gc
 import logging
+import math
 import os
 import signal
 import socket
@@ -17,13 +18,13 @@ import uvicorn
 
 from pyramid_moa.config_file import load_config
 from pyramid_moa.data_prep.pyramid import Pyramid
-from pyramid_moa.errors import PyramidError
 from pyramid_moa.inference.gate import Gate
 from pyramid_moa.inference.gateway.access import check_bind, read_admin_keys, read_keys
 from pyramid_moa.inference.gateway.app import build_app
 from pyramid_moa.inference.gateway.bounded_http import bounded_http
 from pyramid_moa.inference.gateway.gateway import forgiving
 from pyramid_moa.inference.gateway.json_logs import log_as_json
+from pyramid_moa.inference.gateway.late_heads import LateHeads
 from pyramid_moa.inference.gateway.settings import GatewaySettings, Load
 from pyramid_moa.router_model.policy import PolicyKind
 
@@ -87,7 +88,9 @@ def serve(
         )
         gate = open_gate()
         _say_narrow(gate.rules.pyramid, settings.load, log)
-        app = build_app(gate, settings, keys=keys, admin_keys=admin_keys, reopen=open_gate)
+        app = build_app(
+            gate, settings, keys=keys, admin_keys=admin_keys, reopen=open_gate, retired=_settle
+        )
         server = _Server(
             uvicorn.Config(
                 app,
@@ -99,8 +102,10 @@ def serve(
                 log_config=None,
                 server_header=False,
                 timeout_keep_alive=_KEEP_ALIVE_S,
-                timeout_graceful_shutdown=round(settings.load.drain_s),
+                # Whole seconds: less than one would be none at all.
+                timeout_graceful_shutdown=math.ceil(settings.load.drain_s),
             ),
+            head_s=settings.requests.head_s,
             when_up=lambda: show(f"serving {_address(listener)}"),
             reload=app.state.reload,
         )
@@ -125,16 +130,18 @@ def _say_narrow(pyramid: Pyramid, load: Load, log: logging.Logger) -> None:
 
 
 class _Server(uvicorn.Server):
-    """Says when it is there, and reloads on SIGHUP."""
+    """Says when it is there, reloads on SIGHUP, and hangs up on heads that do not come."""
 
     def __init__(
         self,
         config: uvicorn.Config,
         *,
+        head_s: float,
         when_up: Callable[[], None],
         reload: Callable[[], Awaitable[None]],
     ) -> None:
         super().__init__(config)
+        self._late_heads = LateHeads(head_s)
         self._when_up = when_up
         self._reload = reload
         self._reloads: set[asyncio.Task[None]] = set()
@@ -142,12 +149,15 @@ class _Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         if self.started:
-            # What is there now stays: a look at all of it for garbage would hold up every request
-            # for a tenth of a second, again and again.
-            gc.collect()
-            gc.freeze()
+            _settle()
             asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._hang_up)
             self._when_up()
+
+    async def on_tick(self, counter: int) -> bool:
+        # Ten times a second; no request waits for it.
+        if counter % 10 == 0:
+            self._late_heads.close(self.server_state.connections)
+        return await super().on_tick(counter)
 
     def _hang_up(self) -> None:
         task = asyncio.ensure_future(self._reload_quietly())
@@ -155,9 +165,20 @@ class _Server(uvicorn.Server):
         task.add_done_callback(self._reloads.discard)
 
     async def _reload_quietly(self) -> None:
-        # Why it was not reloaded, the log says.
-        with contextlib.suppress(PyramidError):
+        # Why it was not reloaded, the log says, whatever it was.
+        with contextlib.suppress(Exception):
             await self._reload()
+
+
+def _settle() -> None:
+    """Take what is there now out of the look for garbage.
+
+    It stays, and a look at all of it would hold up every request for a tenth of a second, again and
+    again.
+    """
+    gc.unfreeze()
+    gc.collect()
+    gc.freeze()
 
 
 def _run(server: _Server, listener: socket.socket) -> None:

@@ -46,6 +46,8 @@ class Faults:
             and take what comes first; null never does.
         breaker_failures: after so many failures in a row a model is not asked for a while.
         breaker_open_s: seconds of that while; then one request at a time tries it again.
+        fallback_oracle: any other model of the pyramid's file, which takes over what the oracle was
+            to answer and did not, in mid-stream too; null for none.
     """
 
     member_timeout_s: float = 30.0
@@ -54,6 +56,7 @@ class Faults:
     hedge_after_s: float | None = None
     breaker_failures: int = 5
     breaker_open_s: float = 10.0
+    fallback_oracle: str | None = None
 
     def __post_init__(self) -> None:
         """Report every problem together.
@@ -127,6 +130,9 @@ class RequestLimits:
     Attributes:
         body_bytes: of its body; more gets 413.
         header_bytes: of its head.
+        head_s: seconds in which its head has to be there, from its first byte on, and the first
+            one's from the connection on.
+        body_s: seconds in which its body has to be there; then 408.
         messages: turns of a conversation.
         n: answers to one question, and questions of one request, multiplied.
         max_tokens: the most tokens of an answer that a client may ask for; null for no limit.
@@ -136,6 +142,8 @@ class RequestLimits:
 
     body_bytes: int = 10 << 20
     header_bytes: int = 64 << 10
+    head_s: float = 15.0
+    body_s: float = 60.0
     messages: int = 1000
     n: int = 16
     max_tokens: int | None = None
@@ -155,6 +163,15 @@ class RequestLimits:
                     for name in ("body_bytes", "messages", "n")
                 ),
                 ("header_bytes", "4096 or more", self.header_bytes, self.header_bytes >= 4096),
+                *(
+                    (
+                        name,
+                        "seconds, more than 0",
+                        getattr(self, name),
+                        _is_span(getattr(self, name)),
+                    )
+                    for name in ("head_s", "body_s")
+                ),
                 (
                     "max_tokens",
                     "1 or more, or null",

@@ -118,7 +118,7 @@ class Upstream:
         return outcome
 
     async def stream(
-        self, prompt: Prompt, sampling: Sampling, *, until: float
+        self, prompt: Prompt, sampling: Sampling, *, until: float, patience: float = 1.0
     ) -> AsyncGenerator[Piece | Completion | Failure, None]:
         """Ask, and give the answer as it comes.
 
@@ -126,13 +126,15 @@ class Upstream:
             prompt: what to ask.
             sampling: how.
             until: when the request's time is over, on the event loop's clock.
+            patience: see ``relay_stream``.
 
         Yields:
             Pieces of the text, one for all of it where the model runs in this process; in the end
             the whole answer, or why it broke off.
         """
         if self._relay is None:
-            outcome = await self.ask(prompt, sampling, until=until)
+            limit_s = patience * (until - asyncio.get_running_loop().time())
+            outcome = await self.ask(prompt, sampling, until=until, limit_s=limit_s)
             if isinstance(outcome, Completion) and outcome.text:
                 yield piece_of(outcome)
             yield outcome
@@ -143,7 +145,9 @@ class Upstream:
         path = "/chat/completions" if chat else "/completions"
         request = {**request_body(self.spec, prompt, sampling), **self.spec.extra_body}
         try:
-            async with aclosing(self.relay_stream(path, request, until=until)) as chunks:
+            async with aclosing(
+                self.relay_stream(path, request, until=until, patience=patience)
+            ) as chunks:
                 async for chunk in chunks:
                     if (piece := answer.add(chunk)) is not None:
                         yield piece
@@ -155,8 +159,15 @@ class Upstream:
             latency_s = time.perf_counter() - started
             yield Failure(message=str(error), can_retry=error.can_retry, latency_s=latency_s)
 
-    async def relay(self, path: str, request: Mapping[str, object], *, until: float) -> _Object:
-        """Hand a request on as it is; see ``OpenAIRelay.complete``.
+    async def relay(
+        self,
+        path: str,
+        request: Mapping[str, object],
+        *,
+        until: float,
+        limit_s: float | None = None,
+    ) -> _Object:
+        """Hand a request on as it is; see ``OpenAIRelay.complete`` and, for its time, ``ask``.
 
         Raises:
             RelayError: there is no answer.
@@ -169,7 +180,7 @@ class Upstream:
                 return await relay.complete(path, request)
 
         try:
-            async with asyncio.timeout_at(call.end(until, None)):
+            async with asyncio.timeout_at(call.end(until, limit_s)):
                 reply = await self._hedged(once)
         except TimeoutError as error:
             raise RelayError(call.timed_out(until).message, can_retry=True) from error
@@ -183,9 +194,21 @@ class Upstream:
         return reply
 
     async def relay_stream(
-        self, path: str, request: Mapping[str, object], *, until: float
+        self,
+        path: str,
+        request: Mapping[str, object],
+        *,
+        until: float,
+        patience: float = 1.0,
     ) -> AsyncGenerator[_Object, None]:
         """Hand a request on and give its answer as it comes; see ``OpenAIRelay.stream``.
+
+        Args:
+            path: of the server.
+            request: its body.
+            until: when the request's time is over, on the event loop's clock.
+            patience: of the time that is left then, the share that may go by before the first
+                chunk, and before each further one.
 
         Yields:
             Each chunk as the server gave it.
@@ -194,15 +217,20 @@ class Upstream:
             RelayError: there is no answer, or it broke off.
         """
         call, relay = self._relay_call()
+        now = asyncio.get_running_loop().time
+
+        def next_by() -> float:
+            return until if patience >= 1.0 else now() + patience * (until - now())
+
         try:
-            async with asyncio.timeout_at(until):
+            async with asyncio.timeout_at(next_by()):
                 await self._places.acquire()
             try:
                 call.begin()
                 async with aclosing(relay.stream(path, request)) as chunks:
                     while True:
                         # Around each wait, not around what the caller does with a chunk.
-                        async with asyncio.timeout_at(until):
+                        async with asyncio.timeout_at(next_by()):
                             chunk = await anext(chunks, None)
                         if chunk is None:
                             break
