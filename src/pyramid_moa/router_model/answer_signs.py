@@ -141,8 +141,8 @@ def _text_form(question: str, text: str) -> list[float]:
     distinct = set(words)
     asked = set(_WORD.findall(question[:_LONGEST].lower()))
     return [
-        sum(character.isdigit() for character in text) / len(text),
-        sum(character in _OPERATORS for character in text) / len(text),
+        sum(map(str.isdigit, text)) / len(text),
+        sum(map(text.count, _OPERATORS)) / len(text),
         math.log1p(text.count("=")),
         math.log1p(len(_HEDGE.findall(lower))),
         math.log1p(text.count("?")),

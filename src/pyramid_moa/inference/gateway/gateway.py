@@ -3,7 +3,6 @@
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
@@ -22,6 +21,7 @@ from pyramid_moa.inference.gateway.gated_answer import (
     gated_stream,
     gated_whole,
 )
+from pyramid_moa.inference.gateway.judges import Judges
 from pyramid_moa.inference.gateway.live_course import ORACLE_SHARE, Models
 from pyramid_moa.inference.gateway.metrics import Metrics
 from pyramid_moa.inference.gateway.plan import Direct, Gated, check_names, offered_models, plan_of
@@ -36,8 +36,6 @@ __all__ = ["Gateway", "forgiving"]
 
 _log = logging.getLogger("pyramid_moa.gateway")
 
-# Grading and scoring hold the interpreter most of the time: more threads would only wait.
-_JUDGES = 4
 _CHECK_EVERY_S = 2.0
 
 
@@ -69,7 +67,7 @@ class Gateway:
         self.rules = gate.rules
         self.models = offered_models(gate.rules)
         self._metrics = metrics
-        self._judges = ThreadPoolExecutor(_JUDGES, thread_name_prefix="judge")
+        self._judges = Judges(gate.rules)
         self._upstreams = {
             spec.name: Upstream(
                 serving_spec(spec, settings.faults),
@@ -82,7 +80,7 @@ class Gateway:
         self.audit = Audit(
             settings.audit,
             self._upstreams[pyramid.oracle.name],
-            judges=self._judges,
+            judges=self._judges.pool,
             deadline_s=settings.faults.deadline_s,
             points=gate.rules.router.card.operating_points if gate.rules.router else [],
         )
@@ -172,7 +170,7 @@ class Gateway:
         await self.audit.close()
         for upstream in self._upstreams.values():
             await upstream.close()
-        self._judges.shutdown(wait=False, cancel_futures=True)
+        self._judges.close()
 
     async def _look(self) -> dict[str, str]:
         return dict(

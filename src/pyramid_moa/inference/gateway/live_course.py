@@ -7,7 +7,6 @@ request needs beside it: bounded time, models that fail, tokens as they come.
 import asyncio
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from concurrent.futures import Executor
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -17,6 +16,7 @@ from pyramid_moa.backends import Completion, Failure, Sampling
 from pyramid_moa.backends.openai_chunks import Piece
 from pyramid_moa.inference.budget import Budget, expected_calls
 from pyramid_moa.inference.course import Course, Rules
+from pyramid_moa.inference.gateway.judges import Judges
 from pyramid_moa.inference.gateway.late_calls import any_text, cut_short, rescued, taken_over
 from pyramid_moa.inference.gateway.upstream import Upstream
 from pyramid_moa.records import Decision, Query
@@ -40,14 +40,14 @@ class Models:
     Attributes:
         upstreams: by name, every model of the pyramid.
         member_timeout_s: seconds for the answer of any model but the oracle.
-        judges: where grading and scoring run, so that the event loop does not wait for them.
+        judges: run grading and scoring, so that the event loop does not wait long for them.
         audit: hears of every decision when its answer has been given.
         fallback: takes over where the oracle fails; None for nobody.
     """
 
     upstreams: Mapping[str, Upstream]
     member_timeout_s: float
-    judges: Executor
+    judges: Judges
     audit: Callable[[Rules, str, Decision], None]
     fallback: str | None = None
 
@@ -320,7 +320,9 @@ class _Way:
         )
 
     async def _judge(self, work: Callable[[], _T]) -> _T:
-        return await self._loop.run_in_executor(self._models.judges, work)
+        answers = self._outcomes.values()
+        texts = [self._query.question, *(a.text for a in answers if isinstance(a, Completion))]
+        return await self._models.judges.run(work, characters=sum(map(len, texts)))
 
     def _is_late(self) -> bool:
         return self._loop.time() >= self._until
