@@ -60,6 +60,8 @@ def read_number(match: re.Match[str]) -> Fraction | None:
     tidy = tidy_number(match)
     if tidy is None:
         return None
+    if tidy.isdigit():
+        return Fraction(int(tidy))  # most are
     negative = tidy.startswith("-")
     whole, _, rest = tidy.lstrip("-").rpartition(" ")
     numerator, _, denominator = rest.partition("/")
@@ -75,6 +77,9 @@ def tidy_number(match: re.Match[str]) -> str | None:
     body = match.group("body")
     if len(body) > _LONGEST_NUMBER:
         return None
+    negative = match.group("sign")
+    if body.isdigit() and not negative:
+        return _tidy_part(body)  # most are
     body = _SEPARATORS.sub("", body)
     latex = _LATEX_PARTS.search(body)
     if latex:
@@ -83,8 +88,7 @@ def tidy_number(match: re.Match[str]) -> str | None:
     parts = re.split(r"([/\s])", body)
     parts[::2] = [_tidy_part(part) for part in parts[::2]]
     tidy = re.sub(r"\s", " ", "".join(parts))
-    negative = match.group("sign") and tidy != "0"
-    return f"-{tidy}" if negative else tidy
+    return f"-{tidy}" if negative and tidy != "0" else tidy
 
 
 def _tidy_part(part: str) -> str:

@@ -16,9 +16,9 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import one_hot, softmax
+from torch.nn.functional import softmax
 
-from pyramid_moa.router_model.features import NO_ANSWER, NOT_ASKED
+from pyramid_moa.router_model.features import NOT_ASKED
 from pyramid_moa.router_model.hidden_rows import HiddenRows, float_rows, spans
 from pyramid_moa.router_model.known_statistics import known_statistics
 from pyramid_moa.router_model.principal_components import projected, whitened_components
@@ -26,6 +26,7 @@ from pyramid_moa.router_model.vote_figures import (
     QUERY_FIGURES,
     VOTE_FIGURES,
     query_figures,
+    stands_behind,
     vote_figures,
     vote_places,
 )
@@ -271,10 +272,8 @@ class RouterNetwork(nn.Module):
         """Uncalibrated scores of all S networks."""
         codes = self._codes(inputs)  # [S, B, M, E]
         asked = (inputs.clusters != NOT_ASKED).to(codes.dtype)  # [B, M]
-        answered = (inputs.clusters != NOT_ASKED) & (inputs.clusters != NO_ANSWER)
         places = asked.shape[1]
-        behind = one_hot(inputs.clusters.clamp(min=0), places).to(codes.dtype)
-        behind = behind * answered[..., None]  # [B, M, C]: who stands behind which answer
+        behind = stands_behind(inputs.clusters).to(codes.dtype)  # [B, M, C]
         votes = behind.sum(1)  # [B, C]
         total = asked.sum(1, keepdim=True).clamp(min=1.0)  # [B, 1]
         skills = self._skills(inputs.members) * asked  # [B, M]
@@ -481,7 +480,7 @@ def _standard(values: Tensor, mean: Tensor, scale: Tensor) -> Tensor:
 
 def _pooled(codes: Tensor, behind: Tensor, votes: Tensor, total: Tensor) -> list[Tensor]:
     """Mean and largest code of those behind an answer, mean of the others: [S, B, C, E] each."""
-    sums = torch.einsum("bmc,sbme->sbce", behind, codes)
+    sums = behind.transpose(1, 2) @ codes
     own = sums / votes.clamp(min=1.0)[..., None]
     others = (codes.sum(2, keepdim=True) - sums) / (total - votes).clamp(min=1.0)[..., None]
     largest = (codes[:, :, :, None] * behind[..., None]).amax(2)
@@ -490,11 +489,15 @@ def _pooled(codes: Tensor, behind: Tensor, votes: Tensor, total: Tensor) -> list
 
 def _among(known: Tensor, present: Tensor, behind: Tensor) -> Tensor:
     """How alike those behind an answer are: [B, C, R]."""
-    both = torch.einsum("bmc,bnc,bmn->bmnc", behind, behind, present)
-    return torch.einsum("bmnc,bmnr->bcr", both, known) / both.sum((1, 2)).clamp(min=1.0)[..., None]
+    return _alike(known, behind[:, :, None] * behind[:, None] * present[..., None])
 
 
 def _between(known: Tensor, present: Tensor, behind: Tensor) -> Tensor:
     """How alike those behind an answer and the others are: [B, C, R]."""
-    both = torch.einsum("bmc,bnc,bmn->bmnc", behind, 1.0 - behind, present)
-    return torch.einsum("bmnc,bmnr->bcr", both, known) / both.sum((1, 2)).clamp(min=1.0)[..., None]
+    return _alike(known, behind[:, :, None] * (1.0 - behind)[:, None] * present[..., None])
+
+
+def _alike(known: Tensor, pairs: Tensor) -> Tensor:
+    """Mean of what pairs of members have in common: [B, C, R] from 0 and 1 in [B, M, M, C]."""
+    flat = pairs.flatten(1, 2)  # [B, M * M, C]
+    return flat.transpose(1, 2) @ known.flatten(1, 2) / flat.sum(1).clamp(min=1.0)[..., None]

@@ -5,13 +5,13 @@ Shapes: B queries, M places for members, C = M places where an answer may begin.
 
 import torch
 from torch import Tensor
-from torch.nn.functional import one_hot
 
 __all__ = [
     "QUERY_FIGURES",
     "VOTE_FIGURES",
     "query_figures",
     "same_answers",
+    "stands_behind",
     "vote_figures",
     "vote_places",
 ]
@@ -43,17 +43,21 @@ def same_answers(clusters: torch.Tensor) -> torch.Tensor:
 def vote_places(clusters: Tensor) -> Tensor:
     """Place of the majority's answer, the first of those with as many votes: int [B]."""
     places = clusters.shape[1]
-    votes = one_hot(clusters.clamp(min=0), places) * (clusters >= 0)[..., None]
-    count = votes.sum(1)  # [B, C]
+    count = stands_behind(clusters).sum(1)  # [B, C]
     # The first of equals, whatever the library makes of ties.
     return (count * places - torch.arange(places)).argmax(1)
+
+
+def stands_behind(clusters: Tensor) -> Tensor:
+    """Who stands behind which answer: bool [B, M, C]; those without an answer behind none."""
+    return clusters[..., None] == torch.arange(clusters.shape[1])
 
 
 def vote_figures(votes: Tensor, total: Tensor, skills: Tensor, behind: Tensor) -> Tensor:
     """How many stand behind an answer, and how good they are: [B, C, 12]."""
     largest, second = _two_largest(votes)
     rival = torch.where(votes == largest, torch.where(_tied(votes), largest, second), largest)
-    behind_skill = torch.einsum("bmc,bm->bc", behind, skills)
+    behind_skill = (skills[:, None] @ behind)[:, 0]
     every_skill = skills.sum(1, keepdim=True)
     different = (votes > 0).to(votes.dtype).sum(1, keepdim=True)
     figures = [
