@@ -7,9 +7,19 @@ from contextlib import aclosing
 import pytest
 from faulty_server import Reply, chat_reply, faulty_server, soon, stream_events, text_reply
 
-from pyramid_moa.backends import Completion, Failure, Message, ModelSpec, Prompt, Sampling
+from pyramid_moa.backends import (
+    Completion,
+    Failure,
+    Message,
+    ModelSpec,
+    Price,
+    Prompt,
+    Sampling,
+    openai_model,
+    openai_relay,
+)
 from pyramid_moa.backends.openai_api import OpenAIBackend
-from pyramid_moa.backends.openai_chunks import Piece
+from pyramid_moa.backends.openai_chunks import AnswerOfChunks, Piece
 from pyramid_moa.backends.openai_relay import RelayError
 from pyramid_moa.errors import BackendError
 from pyramid_moa.inference.gateway.settings import Faults
@@ -24,9 +34,10 @@ DOWN = Reply(status=500, body={"error": {"message": "out of order"}})
 REFUSES = Reply(status=400, body={"error": {"message": "the prompt is too long"}})
 
 
-def serve(answer, work, *, faults=None, **fields):
+def serve(answer, work, *, faults=None, paid=None, **fields):
     """What some work with an upstream gives, how its calls ended, and what its server has seen."""
     calls = []
+    paid = [] if paid is None else paid
 
     async def run(base_url):
         spec = ModelSpec(
@@ -34,7 +45,11 @@ def serve(answer, work, *, faults=None, **fields):
         )
         backend = OpenAIBackend(spec)
         upstream = Upstream(
-            spec, backend, faults or Faults(), ended=lambda name, result, s: calls.append(result)
+            spec,
+            backend,
+            faults or Faults(),
+            ended=lambda name, result, s: calls.append(result),
+            paid=lambda name, result, usd: paid.append((result, usd)),
         )
         try:
             return await work(upstream)
@@ -171,6 +186,156 @@ def test_where_both_tries_fail_the_call_fails():
     assert calls == ["failed"]
 
 
+def test_a_second_try_waits_for_the_first_to_begin():
+    def answer(request):
+        slow = "slow" in request.prompt
+        return Reply(body=chat_reply("8"), delay_s=1.5 if slow else 0.0)
+
+    async def work(upstream):
+        asked = [
+            upstream.ask(
+                Prompt(messages=(Message(role="user", content=text),)), GREEDY, until=later(20)
+            )
+            for text in ("slow 1", "slow 2", "quick, but for the queue")
+        ]
+        return await asyncio.gather(*asked)
+
+    _, calls, server = serve(answer, work, faults=Faults(hedge_after_s=1.0), max_concurrency=2)
+    assert calls == ["answered"] * 3
+    assert len(server.requests) == 3
+
+
+def test_a_breaker_that_tries_a_stream_does_not_wait_for_its_end():
+    seen = []
+
+    def answer(request):
+        seen.append(request)
+        if len(seen) == 1:
+            return DOWN
+        if request.body.get("stream"):
+            return Reply(events=[*stream_events("It")[:1], (30.0, "[DONE]")])
+        return chat_reply("8")
+
+    async def work(upstream):
+        await upstream.ask(CHAT, GREEDY, until=later(5))
+        assert upstream.breaker.state == "open"
+        await asyncio.sleep(0.15)
+        async with aclosing(upstream.stream(CHAT, GREEDY, until=later(30))) as stream:
+            await anext(stream)
+            state = upstream.breaker.state
+            return state, await upstream.ask(CHAT, GREEDY, until=later(5))
+
+    (state, outcome), calls, _ = serve(
+        answer, work, faults=Faults(breaker_failures=1, breaker_open_s=0.1)
+    )
+    assert state == "closed"
+    assert outcome.text == "8"
+    assert calls == ["failed", "answered", "given_up"]
+
+
+def test_a_stream_that_breaks_off_counts_against_a_model_that_was_just_tried_again():
+    seen = []
+
+    def answer(request):
+        seen.append(request)
+        return DOWN if len(seen) == 1 else Reply(events=stream_events("It")[:1], cut_at=0)
+
+    async def work(upstream):
+        await upstream.ask(CHAT, GREEDY, until=later(5))
+        await asyncio.sleep(0.15)
+        await everything(upstream)
+        return upstream.breaker.state
+
+    state, calls, _ = serve(answer, work, faults=Faults(breaker_failures=1, breaker_open_s=0.1))
+    assert calls == ["failed", "failed"]
+    assert state in ("open", "half-open")
+
+
+def test_a_model_that_hangs_for_the_better_part_of_the_deadline_is_at_fault():
+    # No member's time is over by then: the whole request's is.
+    ((outcomes, state), calls, _) = serve(
+        lambda request: Reply(body=chat_reply("8"), delay_s=30),
+        asking(within_s=0.4),
+        faults=Faults(deadline_s=0.8, breaker_failures=1),
+    )
+    assert isinstance(outcomes[0], Failure)
+    assert calls == ["timed_out"]
+    assert state == "open"
+
+
+def asks_and_goes(chunk=False):
+    """Ask, and go away when the model has begun to answer."""
+
+    async def work(upstream):
+        if chunk:
+            await anext(stream := upstream.stream(CHAT, GREEDY, until=later(30)))
+            await stream.aclose()
+            return
+        task = asyncio.ensure_future(upstream.ask(CHAT, GREEDY, until=later(30)))
+        await asyncio.sleep(0.2)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+    return work
+
+
+LONG = [*stream_events("abc")[:2], (30.0, "[DONE]")]
+# 29 characters make 7 tokens of the prompt; a prompt token costs one dollar here, others two.
+SEVEN = round(len(CHAT.messages[0].content) / 4)
+
+
+@pytest.mark.parametrize(
+    ("reply", "work", "bill"),
+    [
+        (chat_reply("8"), asking(), [("answered", 7 + 2 * 2)]),
+        (Reply(events=stream_events("abc")), everything, [("answered", 7 + 2 * 3)]),
+        (Reply(events=LONG), asks_and_goes(chunk=True), [("given_up", SEVEN + 2 * 1)]),
+        (Reply(delay_s=30), asks_and_goes(), [("given_up", SEVEN)]),
+        (Reply(delay_s=30), asking(limit_s=0.2), [("given_up", SEVEN)]),
+        (DOWN, asking(), [("failed", 0)]),
+        (DOWN, everything, [("failed", 0)]),
+        (chat_reply("8", message={"content": None}), asking(), [("failed", 7 + 2 * 2)]),
+        (Reply(events=stream_events("abc")[:2], cut_at=0), everything, [("failed", SEVEN + 4)]),
+    ],
+    ids=["whole", "stream", "left stream", "left", "late", "down", "down live", "null", "broken"],
+)
+def test_every_try_is_paid_for_once_whatever_becomes_of_it(reply, work, bill):
+    paid = []
+    price = Price(input=1e6, output=2e6)
+    serve(lambda request: reply, work, paid=paid, price=price)
+    assert paid == [(result, pytest.approx(usd)) for result, usd in bill]
+
+
+def test_the_try_that_loses_is_paid_for_too():
+    seen, paid = [], []
+
+    def answer(request):
+        seen.append(request)
+        return Reply(body=chat_reply("slow"), delay_s=30) if len(seen) == 1 else chat_reply("8")
+
+    faults = Faults(hedge_after_s=0.1)
+    serve(answer, asking(), faults=faults, paid=paid, price=Price(input=1e6, output=2e6))
+    assert sorted(paid) == [("answered", 7 + 4), ("given_up", SEVEN)]
+
+
+def test_requests_handed_on_are_paid_for():
+    paid = []
+
+    async def work(upstream):
+        await upstream.relay(PATH, REQUEST, until=later(5))
+        return [chunk async for chunk in upstream.relay_stream(PATH, REQUEST, until=later(5))]
+
+    serve(
+        lambda request: (
+            Reply(events=stream_events("abc")) if request.body.get("stream") else chat_reply("8")
+        ),
+        work,
+        paid=paid,
+        price=Price(input=1e6, output=2e6),
+    )
+    assert paid == [("answered", 7 + 4), ("answered", 7 + 6)]
+
+
 @pytest.mark.parametrize("prompt", [CHAT, TEXT], ids=["chat", "text"])
 def test_a_streamed_answer_is_the_one_that_the_backend_gives_whole(prompt):
     chat = prompt is CHAT
@@ -281,6 +446,7 @@ class Local:
     def __init__(self, *, seconds=0.0, error=None):
         self.seconds, self.error = seconds, error
         self.batches = []
+        self.answers = 1
         self.working = False
 
     async def agenerate(self, prompts, sampling):
@@ -293,7 +459,7 @@ class Local:
             self.working = False
         if self.error is not None:
             raise self.error
-        return [
+        return self.answers * [
             Completion(
                 text=f"{prompt.text}!",
                 finish_reason="stop",
@@ -335,14 +501,64 @@ def test_a_model_that_is_gone_is_a_failure_and_no_error():
     assert calls == ["failed"]
 
 
-def test_a_fault_of_our_own_reaches_whoever_asked():
-    async def work(upstream):
-        found = await asyncio.gather(asks(upstream, "x"), return_exceptions=True)
-        return [*found, await asyncio.gather(asks(upstream, "y"), return_exceptions=True)]
+@pytest.mark.parametrize("error", [RuntimeError("a fault"), None], ids=["raised", "miscounted"])
+def test_a_fault_nobody_has_thought_of_is_a_failure_and_logged(error, caplog):
+    backend = Local(error=error)
+    if error is None:
+        backend.answers = 0
 
-    backend = Local(error=RuntimeError("a fault"))
-    (first, (second,)), _ = local(backend, work)
-    assert str(first) == str(second) == "a fault"
+    async def work(upstream):
+        outcomes = [await asks(upstream, "x"), await asks(upstream, "y")]
+        backend.error, backend.answers = None, 1
+        return [*outcomes, await asks(upstream, "z")]
+
+    (*failures, answer), calls = local(backend, work)
+    assert all(isinstance(failure, Failure) and failure.can_retry for failure in failures)
+    assert "a fault of its own" in failures[0].message
+    assert calls == ["failed", "failed", "answered"]
+    assert answer.text == "z!"
+    assert "nobody has thought of" in caplog.text
+
+
+def test_a_fault_in_reading_an_answer_is_a_failure_and_logged(monkeypatch, caplog):
+    def broken(*args, **options):
+        raise RuntimeError("a fault")
+
+    async def work(upstream):
+        monkeypatch.setattr(openai_model, "read_completion", broken)
+        monkeypatch.setattr(openai_relay, "read_json", broken)
+        found = [await upstream.ask(CHAT, GREEDY, until=later(5)), *(await everything(upstream))]
+        with pytest.raises(RelayError) as caught:
+            await upstream.relay(PATH, REQUEST, until=later(5))
+        with pytest.raises(RelayError) as caught_live:
+            await anext(upstream.relay_stream(PATH, REQUEST, until=later(5)))
+        return [*found, caught.value, caught_live.value]
+
+    found, calls, _ = serve(
+        lambda request: (
+            Reply(events=stream_events("abc")) if request.body.get("stream") else chat_reply("8")
+        ),
+        work,
+    )
+    assert calls == ["failed"] * 4
+    for one in found:
+        said = one.message if isinstance(one, Failure) else str(one)
+        assert said == "big could not be asked: the gateway has a fault; its log says more"
+        assert one.can_retry
+    assert caplog.text.count("a fault of the gateway's own") == 4
+
+
+def test_a_fault_in_reading_a_stream_ends_it_in_a_failure(monkeypatch):
+    def broken(*args):
+        raise RuntimeError("a fault")
+
+    monkeypatch.setattr(AnswerOfChunks, "add", broken)
+    (failure,), calls, server = serve(
+        lambda request: Reply(events=[*stream_events("It")[:1], (30.0, "[DONE]")]), everything
+    )
+    assert isinstance(failure, Failure)
+    assert calls == ["given_up"]
+    assert soon(server.hung_up.is_set)
 
 
 def test_a_model_in_this_process_streams_its_answer_in_one_piece():

@@ -1,6 +1,7 @@
 """Prompts that come while a model of this process works, asked together when it is free."""
 
 import asyncio
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -8,6 +9,8 @@ from pyramid_moa.backends import Backend, Completion, Failure, Prompt, Sampling
 from pyramid_moa.errors import BackendError
 
 __all__ = ["Batcher"]
+
+_log = logging.getLogger("pyramid_moa.gateway")
 
 # A batch takes as long as its longest answer: whoever comes next waits for all of it.
 _MOST = 64
@@ -31,6 +34,7 @@ class Batcher:
     def __init__(self, backend: Backend) -> None:
         """Stand before a backend that nobody else asks."""
         self._backend = backend
+        self._name = backend.name
         self._waiting: list[_Waiting] = []
         self._worker: asyncio.Task[None] | None = None
 
@@ -69,13 +73,14 @@ class Batcher:
             outcomes: list[Completion | Failure]
             try:
                 outcomes = await self._backend.agenerate(prompts, batch[0].sampling)
+                assert len(outcomes) == len(batch), "expected an outcome for each prompt"
             except BackendError as error:
                 outcomes = [Failure(message=str(error), can_retry=True)] * len(batch)
-            except Exception as error:
-                for one in batch:
-                    if not one.answer.done():
-                        one.answer.set_exception(error)
-                continue
+            except Exception:
+                # Of the backend's own code or of a library under it: the next batch may do better.
+                _log.exception("%s: a batch failed by a fault nobody has thought of", self._name)
+                said = f"{self._name} failed on a fault of its own; the gateway's log says more"
+                outcomes = [Failure(message=said, can_retry=True)] * len(batch)
             for one, outcome in zip(batch, outcomes, strict=True):
                 # Somebody who has given up does not wait for it any more.
                 if not one.answer.done():

@@ -55,7 +55,7 @@ class CircuitBreaker:
         if state == "open" or (state == "half-open" and self._probing):
             return None
         self._probing = state == "half-open"
-        return Permit(self, self._era)
+        return Permit(self, self._era, is_probe=self._probing)
 
     def _settle(self, era: int, succeeded: bool | None) -> None:
         if era != self._era:
@@ -76,10 +76,15 @@ class CircuitBreaker:
 
 
 class Permit:
-    """One call that was let through; the first outcome that is told counts."""
+    """One call that was let through; the first outcome that is told counts.
 
-    def __init__(self, breaker: CircuitBreaker, era: int) -> None:
+    Attributes:
+        is_probe: whether others wait for its outcome.
+    """
+
+    def __init__(self, breaker: CircuitBreaker, era: int, *, is_probe: bool) -> None:
         """Belong to a breaker as it was."""
+        self.is_probe = is_probe
         self._breaker: CircuitBreaker | None = breaker
         self._era = era
 

@@ -74,6 +74,7 @@ class Gateway:
                 gate.backends[spec.name],
                 settings.faults,
                 ended=metrics.call_ended,
+                paid=metrics.call_paid,
             )
             for spec in pyramid.models
         }

@@ -9,8 +9,9 @@ from prometheus_client.registry import Collector
 
 from pyramid_moa.inference.gateway.audit import AuditCount
 from pyramid_moa.inference.gateway.circuit_breaker import BreakerState
+from pyramid_moa.inference.gateway.model_call import CallResult
 from pyramid_moa.inference.gateway.question import Cause
-from pyramid_moa.inference.gateway.upstream import CallResult
+from pyramid_moa.inference.gateway.spending import PaidFor
 
 __all__ = ["CONTENT_TYPE", "Metrics"]
 
@@ -77,6 +78,12 @@ class Metrics:
         )
         self._tokens = Counter("tokens", "Of all calls.", ["kind"], **own)
         self._cost = Counter("cost_usd", "Price of all calls.", **own)
+        self._model_cost = Counter(
+            "model_cost_usd",
+            "Price of every try of a call by what became of it, with given-up ones and audits.",
+            ["model", "result"],
+            **own,
+        )
         self._oracle_cost = Counter(
             "oracle_cost_usd", "What asking the oracle every time would have cost.", **own
         )
@@ -102,6 +109,10 @@ class Metrics:
         self._calls.labels(model, result).inc()
         if result == "answered":
             self._call_s.labels(model).observe(seconds)
+
+    def call_paid(self, model: str, result: PaidFor, usd: float) -> None:
+        """Count what a try of a call has cost."""
+        self._model_cost.labels(model, result).inc(usd)
 
     def decided(self, block: Mapping[str, Any], usage: Mapping[str, int]) -> None:
         """Count a decision by its ``pyramid`` block, and the tokens that it took."""

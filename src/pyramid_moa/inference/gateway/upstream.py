@@ -1,11 +1,12 @@
 """One model as the gateway asks it: for one request, in bounded time, and only while it works."""
 
 import asyncio
+import logging
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import replace
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 from pyramid_moa.backends import Backend, Completion, Failure, ModelSpec, Prompt, Sampling
 from pyramid_moa.backends.openai_api import OpenAIBackend
@@ -15,20 +16,16 @@ from pyramid_moa.backends.openai_model import request_body
 from pyramid_moa.backends.openai_relay import OpenAIRelay, RelayError
 from pyramid_moa.errors import BackendError
 from pyramid_moa.inference.gateway.batching import Batcher
-from pyramid_moa.inference.gateway.circuit_breaker import CircuitBreaker, Permit
+from pyramid_moa.inference.gateway.circuit_breaker import CircuitBreaker
+from pyramid_moa.inference.gateway.model_call import CallResult, ModelCall
 from pyramid_moa.inference.gateway.settings import Faults
+from pyramid_moa.inference.gateway.spending import PaidFor, Spending, prompt_characters
 
-__all__ = ["CallResult", "Upstream"]
-
-CallResult = Literal[
-    "answered", "failed", "timed_out", "refused", "left_out", "given_up", "crowded_out"
-]
-"""How a call ended: a model refuses a prompt that it can't take; it is left out while its breaker
-is open; it is given up where the client has gone, or the request's own time is over; and crowded
-out where others took the model's time until its own was over."""
+__all__ = ["Upstream", "piece_of"]
 
 _T = TypeVar("_T")
 _Object = dict[str, object]
+_log = logging.getLogger("pyramid_moa.gateway")
 
 
 class Upstream:
@@ -45,6 +42,7 @@ class Upstream:
         faults: Faults,
         *,
         ended: Callable[[str, CallResult, float], None] = lambda model, result, seconds: None,
+        paid: Callable[[str, PaidFor, float], None] = lambda model, result, usd: None,
     ) -> None:
         """Put it around a running backend, which it does not close.
 
@@ -53,6 +51,8 @@ class Upstream:
             backend: answers what the router judges; of one over HTTP, its model is asked from here.
             faults: how long it may take and when it is left out.
             ended: told of each call: the model's name, how it ended and after how many seconds.
+            paid: told of each try of a call: the model's name, what became of it, and its price in
+                US dollars, as far as the tokens are known.
 
         Raises:
             ConfigError: the entry's address or key is missing.
@@ -64,6 +64,7 @@ class Upstream:
         self._backend = backend
         self._faults = faults
         self._ended = ended
+        self._spending = Spending(spec, paid)
         # From this loop: the way to the backend's own thread and back costs milliseconds.
         self._model = backend.in_this_loop() if isinstance(backend, OpenAIBackend) else None
         self._local = Batcher(backend) if self._model is None else None
@@ -91,23 +92,17 @@ class Upstream:
         Returns:
             The answer, or why there is none. Nothing is raised but a cancellation.
         """
-
-        async def once() -> Completion | Failure:
-            if self._model is None:
-                assert self._local is not None
-                return await self._local.ask(prompt, sampling, begin=call.begin)
-            async with self._places:
-                call.begin()
-                return await self._model.answer(prompt, sampling)
-
-        call = _Call(self)
+        call = self._begin()
         if call.permit is None:
             return self._left_out()
         try:
             async with asyncio.timeout_at(call.end(until, limit_s)):
-                outcome = await self._hedged(once)
+                outcome = await self._asked(call, prompt, sampling)
         except TimeoutError:
             return call.timed_out(until)
+        except Exception:
+            call.settle("failed")
+            return Failure(message=self._fault(), can_retry=True)
         except BaseException:
             call.settle("given_up")
             raise
@@ -158,6 +153,9 @@ class Upstream:
         except BackendError as error:
             latency_s = time.perf_counter() - started
             yield Failure(message=str(error), can_retry=error.can_retry, latency_s=latency_s)
+        except Exception:
+            latency_s = time.perf_counter() - started
+            yield Failure(message=self._fault(), can_retry=True, latency_s=latency_s)
 
     async def relay(
         self,
@@ -173,20 +171,30 @@ class Upstream:
             RelayError: there is no answer.
         """
         call, relay = self._relay_call()
+        characters = prompt_characters(request)
 
         async def once() -> _Object:
-            async with self._places:
-                call.begin()
-                return await relay.complete(path, request)
+            with self._spending.bill(characters) as bill:
+                try:
+                    reply = await relay.complete(path, request)
+                except RelayError:
+                    bill.take(_NOTHING)
+                    raise
+                bill.result = "answered"
+                bill.take_usage(reply.get("usage"))
+                return reply
 
         try:
             async with asyncio.timeout_at(call.end(until, limit_s)):
-                reply = await self._hedged(once)
+                reply = await self._hedged(call, once)
         except TimeoutError as error:
             raise RelayError(call.timed_out(until).message, can_retry=True) from error
         except RelayError as error:
             call.settle("failed" if error.can_retry else "refused")
             raise self._for_clients_too(error) from error
+        except Exception as error:
+            call.settle("failed")
+            raise RelayError(self._fault(), can_retry=True) from error
         except BaseException:
             call.settle("given_up")
             raise
@@ -227,13 +235,14 @@ class Upstream:
                 await self._places.acquire()
             try:
                 call.begin()
-                async with aclosing(relay.stream(path, request)) as chunks:
+                async with aclosing(self._live(relay, path, request)) as chunks:
                     while True:
                         # Around each wait, not around what the caller does with a chunk.
                         async with asyncio.timeout_at(next_by()):
                             chunk = await anext(chunks, None)
                         if chunk is None:
                             break
+                        call.shows_life()
                         yield chunk
             finally:
                 self._places.release()
@@ -243,6 +252,9 @@ class Upstream:
         except RelayError as error:
             call.settle("failed" if error.can_retry else "refused")
             raise self._for_clients_too(error) from error
+        except Exception as error:
+            call.settle("failed")
+            raise RelayError(self._fault(), can_retry=True) from error
         finally:
             call.settle("given_up")
 
@@ -276,14 +288,17 @@ class Upstream:
             retry_after_s=error.retry_after_s,
         )
 
-    def _relay_call(self) -> "tuple[_Call, OpenAIRelay]":
+    def _relay_call(self) -> tuple[ModelCall, OpenAIRelay]:
         assert self._relay is not None, "only a model on a server takes requests as they are"
-        call = _Call(self)
+        call = self._begin()
         if call.permit is None:
             raise RelayError(
                 self._left_out().message, can_retry=True, retry_after_s=self.breaker.closes_in_s
             )
         return call, self._relay
+
+    def _begin(self) -> ModelCall:
+        return ModelCall(self.spec.name, self.breaker, self._faults, self._ended)
 
     def _left_out(self) -> Failure:
         self._ended(self.spec.name, "left_out", 0.0)
@@ -293,15 +308,74 @@ class Upstream:
             can_retry=True,
         )
 
-    async def _hedged(self, ask: Callable[[], Awaitable[_T]]) -> _T:
-        """Ask; where nothing has come after a while, once more, and take what comes first."""
-        if self._faults.hedge_after_s is None or self._relay is None:
-            return await ask()
+    async def _asked(
+        self, call: ModelCall, prompt: Prompt, sampling: Sampling
+    ) -> Completion | Failure:
+        """Ask the model, wherever it runs."""
+        model, local = self._model, self._local
+        if model is None:
+            assert local is not None
+            # What it has begun it finishes, and what waits for it has cost nothing yet.
+            with self._spending.bill(0) as bill:
+                outcome = await local.ask(prompt, sampling, begin=call.begin)
+                bill.take(outcome)
+                return outcome
+
+        characters = prompt_characters(prompt)
+
+        async def once() -> Completion | Failure:
+            with self._spending.bill(characters) as bill:
+                outcome = await model.answer(prompt, sampling)
+                bill.take(outcome)
+                return outcome
+
+        return await self._hedged(call, once)
+
+    async def _live(
+        self, relay: OpenAIRelay, path: str, request: Mapping[str, object]
+    ) -> AsyncGenerator[_Object, None]:
+        """A stream whose tokens are paid for, whoever ends it."""
+        with self._spending.bill(prompt_characters(request)) as bill:
+            try:
+                async with aclosing(relay.stream(path, request)) as chunks:
+                    async for chunk in chunks:
+                        # A token each, until the server counts them.
+                        bill.completion_tokens += bool(chunk.get("choices"))
+                        bill.take_usage(chunk.get("usage"))
+                        yield chunk
+            except RelayError:
+                bill.result = "failed"
+                if not bill.completion_tokens:
+                    bill.take(_NOTHING)
+                raise
+            bill.result = "answered"
+
+    def _fault(self) -> str:
+        """Log an error that nobody has thought of, and say that there was one."""
+        _log.exception("%s: a call failed by a fault of the gateway's own", self.spec.name)
+        return f"{self.spec.name} could not be asked: the gateway has a fault; its log says more"
+
+    async def _hedged(self, call: ModelCall, ask: Callable[[], Awaitable[_T]]) -> _T:
+        """Ask; where nothing has come after a while, once more, and take what comes first.
+
+        Each try takes a place of its own, and the while begins when the first one has got its.
+        """
+        async with self._places:
+            call.begin()
+            if self._faults.hedge_after_s is None:
+                return await ask()
+            return await self._raced(ask, self._faults.hedge_after_s)
+
+    async def _raced(self, ask: Callable[[], Awaitable[_T]], hedge_after_s: float) -> _T:
+        async def again() -> _T:
+            async with self._places:
+                return await ask()
+
         tries = {asyncio.ensure_future(ask())}
         try:
-            done, waiting = await asyncio.wait(tries, timeout=self._faults.hedge_after_s)
+            done, waiting = await asyncio.wait(tries, timeout=hedge_after_s)
             if not done:
-                tries.add(asyncio.ensure_future(ask()))
+                tries.add(asyncio.ensure_future(again()))
                 waiting = tries
             while waiting and not any(map(_is_answer, done)):
                 done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
@@ -310,6 +384,10 @@ class Upstream:
             for task in tries:
                 task.cancel()
             await asyncio.gather(*tries, return_exceptions=True)
+
+
+# What came of a call that a server has refused, or that never reached it.
+_NOTHING = Failure(message="", can_retry=True)
 
 
 def piece_of(completion: Completion) -> Piece:
@@ -325,58 +403,3 @@ def piece_of(completion: Completion) -> Piece:
 
 def _is_answer(task: "asyncio.Future[_T]") -> bool:
     return task.exception() is None and not isinstance(task.result(), Failure)
-
-
-class _Call:
-    """One call of a model: told once how it ended, whoever knows first."""
-
-    def __init__(self, upstream: Upstream) -> None:
-        self.permit: Permit | None = upstream.breaker.admit()
-        self._upstream = upstream
-        self._started = asyncio.get_running_loop().time()
-        self._began_at: float | None = None
-        self._settled = False
-
-    def begin(self) -> None:
-        """The model has been given the prompt: what it takes from now on is its own doing."""
-        if self._began_at is None:
-            self._began_at = asyncio.get_running_loop().time()
-
-    def end(self, until: float, limit_s: float | None) -> float:
-        """When its time is over, on the event loop's clock."""
-        return until if limit_s is None else min(until, self._started + limit_s)
-
-    def timed_out(self, until: float) -> Failure:
-        """Settle a call that took too long: its fault, unless the request had less time."""
-        now = asyncio.get_running_loop().time()
-        if self._began_at is None:
-            self.settle("crowded_out")
-            return Failure(
-                message=f"{self._upstream.spec.name} has more to do than it can at once "
-                "(max_concurrency)",
-                can_retry=True,
-                latency_s=now - self._started,
-            )
-        seconds = now - self._began_at
-        # A request that came to the model with most of its time gone says little about it.
-        own = now < until or seconds >= self._upstream._faults.member_timeout_s
-        self.settle("timed_out" if own else "given_up")
-        return Failure(
-            message=f"{self._upstream.spec.name} gave no answer within {seconds:.1f} s",
-            can_retry=True,
-            latency_s=seconds,
-        )
-
-    def settle(self, result: CallResult) -> None:
-        if self._settled or self.permit is None:
-            return
-        self._settled = True
-        if result in ("failed", "timed_out"):
-            self.permit.failed()
-        elif result in ("given_up", "crowded_out"):
-            self.permit.abandoned()
-        else:
-            # A prompt that is refused comes from a model that works.
-            self.permit.succeeded()
-        seconds = asyncio.get_running_loop().time() - self._started
-        self._upstream._ended(self._upstream.spec.name, result, seconds)
