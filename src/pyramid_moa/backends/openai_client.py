@@ -42,7 +42,6 @@ _FIRST_PAUSE_S = 0.5
 _LONGEST_PAUSE_S = 8.0
 _LONGEST_RETRY_AFTER_S = 120.0
 _DONE = b"[DONE]"
-_JSON = {"Content-Type": "application/json"}
 _T = TypeVar("_T")
 
 
@@ -72,6 +71,9 @@ class OpenAIClient:
         self._parts = own._replace(path=own.path.rstrip("/"), fragment="")
         self._urls: dict[str, URL] = {}
         self._proxy = proxy_for(endpoint.base_url)
+        if self._proxy is not None and parts.scheme == "http":
+            # Such a proxy reads the request itself; one for TLS is told when it opens the tunnel.
+            self.headers |= self._proxy.headers
         self._max_concurrency = max_concurrency
         self._max_retries = max_retries
         connect_s = min(timeout_s, _CONNECT_S)
@@ -171,11 +173,15 @@ class OpenAIClient:
     ) -> aiohttp.ClientResponse:
         if self._session is None:
             self._session = self._open_session()
+        proxy = self._proxy
         return await self._session.request(
             method,
             self.url(path),
             data=body,
-            headers=_JSON if body is not None else None,
+            # Not the session's: those would be shown to a proxy as well, the key among them.
+            headers=self.headers,
+            proxy=proxy.url if proxy is not None else None,
+            proxy_headers=proxy.headers if proxy is not None else None,
             timeout=limits,
             # Prompts and keys go where the user said and nowhere else.
             allow_redirects=False,
@@ -183,9 +189,6 @@ class OpenAIClient:
 
     def _open_session(self) -> aiohttp.ClientSession:
         secure = self._parts.scheme == "https"
-        headers, proxy = dict(self.headers), self._proxy
-        if proxy is not None and not secure:
-            headers.update(proxy.headers)
         return aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(
                 limit=self._max_concurrency,
@@ -193,8 +196,6 @@ class OpenAIClient:
                 ssl=ssl.create_default_context() if secure else True,
             ),
             cookie_jar=aiohttp.DummyCookieJar(),
-            headers=headers,
-            proxy=proxy.url if proxy is not None else None,
         )
 
     async def _tried(self, ask: Callable[[], Awaitable[_T]]) -> _T:
@@ -260,6 +261,7 @@ async def _read(answer: aiohttp.ClientResponse) -> bytes:
 def _headers(endpoint: Endpoint) -> dict[str, str]:
     headers = {
         "Accept": "application/json, text/event-stream",
+        "Content-Type": "application/json",
         "Authorization": f"Bearer {endpoint.key}",
         "User-Agent": f"pyramid-moa/{__version__}",
     }

@@ -16,6 +16,7 @@ from pyramid_moa.backends.openai_api import OpenAIBackend
 from pyramid_moa.data_prep.pyramid import Pyramid
 from pyramid_moa.inference.gate import Gate
 from pyramid_moa.inference.gateway.app import build_app
+from pyramid_moa.inference.gateway.bounded_http import bounded_http
 from pyramid_moa.inference.gateway.gateway import serving_spec
 from pyramid_moa.inference.gateway.serve import _listening
 from pyramid_moa.inference.gateway.settings import AuditSettings, Faults, GatewaySettings
@@ -117,7 +118,12 @@ def running(gate: Gate, settings: GatewaySettings, keys: list[str]) -> Iterator[
     app = build_app(gate, settings, keys=keys)
     with _listening("127.0.0.1", 0) as listener:
         config = uvicorn.Config(
-            app, http="h11", ws="none", lifespan="on", log_config=None, access_log=False
+            app,
+            http=bounded_http(settings.requests.header_bytes),
+            ws="none",
+            lifespan="on",
+            log_config=None,
+            access_log=False,
         )
         server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run, args=([listener],))
