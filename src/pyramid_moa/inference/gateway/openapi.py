@@ -25,6 +25,7 @@ _ERRORS: dict[int, tuple[str, str | None]] = {
     413: ("More bytes than `requests.body_bytes`", None),
     415: ("The body is said to be something else than JSON", None),
     429: ("More requests than are worked on and queued", "retry-after"),
+    431: ("A head of more than `requests.header_bytes`", None),
     500: ("A fault of the gateway's own", None),
     503: ("No model that could answer does", "retry-after"),
 }
@@ -152,19 +153,28 @@ def _completions(request: str, reply: str, requests: Mapping[str, Any]) -> dict[
                     },
                     "content": {
                         "application/json": {"schema": _ref(f"{reply}Reply")},
-                        "text/event-stream": {
-                            "schema": {
-                                "type": "string",
-                                "description": f"With `stream: true`: `data:` lines of "
-                                f"{reply}Chunk, a `: pyramid` comment once it is decided, at last "
-                                "`data: [DONE]`, or an Error",
-                            }
-                        },
+                        "text/event-stream": {"schema": _event(f"{reply}Chunk")},
                     },
                 },
-                **_errors(400, 401, 403, 404, 408, 413, 415, 429, 500, 503),
+                **_errors(400, 401, 403, 404, 408, 413, 415, 429, 431, 500, 503),
             },
         }
+    }
+
+
+def _event(chunk: str) -> dict[str, Any]:
+    return {
+        "type": "object",
+        "description": "With `stream: true`, each event. A comment, `: pyramid {...}`, tells the "
+        "decision as soon as it falls; the last event is `[DONE]`, or an Error.",
+        "properties": {
+            "data": {
+                "type": "string",
+                "contentMediaType": "application/json",
+                "contentSchema": _ref(chunk),
+            }
+        },
+        "required": ["data"],
     }
 
 

@@ -87,6 +87,9 @@ REPLY_SCHEMAS: dict[str, Any] = {
             },
             {
                 "answered_by": _or_null(_TEXT),
+                "cause": _TEXT,
+                "question_distance": _or_null(_NUMBER),
+                "void_characters": _COUNT,
                 "answer": _or_null(_TEXT),
                 "ensemble_answer": _or_null(_TEXT),
                 "p_ensemble_fails": _or_null(_NUMBER),
@@ -122,9 +125,10 @@ REPLY_SCHEMAS: dict[str, Any] = {
         {"tokens_estimated": _FLAG},
     ),
     "Usage": {
-        "description": "Tokens of all calls of all models together",
+        "description": "Tokens of all calls of all models together; of one model asked by name, "
+        "what its server says",
         **_object(
-            {"prompt_tokens": _COUNT, "completion_tokens": _COUNT, "total_tokens": _COUNT},
+            {}, {"prompt_tokens": _COUNT, "completion_tokens": _COUNT, "total_tokens": _COUNT}
         ),
     },
     "ChatReply": _reply("chat.completion", "ChatChoice"),
