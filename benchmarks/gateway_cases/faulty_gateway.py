@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -115,6 +116,9 @@ def served_gateway(
     faults: Mapping[str, Any],
     router: str | None = None,
     log: Path | None = None,
+    settings: Mapping[str, Any] | None = None,
+    variables: Mapping[str, str] | None = None,
+    spec: Mapping[str, Any] | None = None,
 ) -> Iterator[ServedGateway]:
     """Start the gateway in front of them.
 
@@ -123,6 +127,9 @@ def served_gateway(
         faults: of ``serve.yaml``; its ``deadline_s`` has to be there.
         router: a checkpoint; None for the vote rule.
         log: where its log goes; None for nowhere.
+        settings: further parts of ``serve.yaml``.
+        variables: of its environment, beside this process's.
+        spec: what else the entry of every model says.
     """
     specs = [
         {
@@ -132,6 +139,7 @@ def served_gateway(
             "base_url": f"http://127.0.0.1:{port}/v1",
             "max_concurrency": 512,
             "price": {"input": 1.0, "output": 1.0},
+            **(spec or {}),
         }
         for name, port in models.ports.items()
     ]
@@ -139,12 +147,18 @@ def served_gateway(
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         pyramid, config = folder / "pyramid.yaml", folder / "serve.yaml"
         pyramid.write_text(json.dumps({"members": specs[:-2], "oracles": specs[-2:]}))
-        config.write_text(json.dumps({"faults": dict(faults)}))
+        config.write_text(json.dumps({"faults": dict(faults), **(settings or {})}))
         command = [sys.executable, "-m", "pyramid_moa", "serve", "--pyramid", str(pyramid)]
         command += ["--config", str(config), "--port", "0"]
         command += ["--router", router] if router else []
         errors = stack.enter_context(log.open("w")) if log else subprocess.DEVNULL
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True)
+        process = subprocess.Popen(
+            command,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+            env={**os.environ, **(variables or {})},
+        )
         stack.enter_context(process)
         stack.callback(process.kill)
         assert process.stdout is not None

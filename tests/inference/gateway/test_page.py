@@ -11,6 +11,7 @@ from running_gateway import KEY, QUICK, chat_body, running, running_gateway, say
 
 from pyramid_moa.data_prep.labelled_run import read_labelled_run
 from pyramid_moa.inference.gate import Gate
+from pyramid_moa.inference.gateway import page
 from pyramid_moa.inference.gateway.curve import curve_of
 from pyramid_moa.inference.gateway.recent import Recent
 from pyramid_moa.inference.gateway.settings import (
@@ -47,19 +48,19 @@ class Parser(HTMLParser):
 
 def test_it_shows_what_has_happened():
     with running_gateway(DIFFER) as gateway:
-        assert "– escalated, of 0 judged" in Parser(gateway.get("/").text).text
+        assert "– escalated of 0 judged" in Parser(gateway.get("/").text).text
         gateway.ask()
         gateway.ask(extra_body={"pyramid": {"threshold": 0.9}})
         gateway.ask(model="a")
         reply = gateway.get("/")
         shown = Parser(reply.text)
         assert reply.headers["content-type"].startswith("text/html")
-        assert "50.0 % escalated, of 2 judged" in shown.text
-        assert "1 unjudged, straight to one model" in shown.text
+        assert "50.0 % escalated of 2 judged" in shown.text
+        assert "1 unjudged straight to one model" in shown.text
         assert "1 of 2 members agree: the oracle is asked" in shown.text
         assert "oracle" in shown.text
         live = Parser(gateway.get("/live").text)
-        assert "50.0 % escalated, of 2 judged" in live.text
+        assert "50.0 % escalated of 2 judged" in live.text
         # In the order of time, the latest first.
         assert live.text.index("asked for by name") < live.text.index("the oracle is asked")
 
@@ -67,9 +68,12 @@ def test_it_shows_what_has_happened():
 def test_it_needs_nothing_from_elsewhere_and_lets_nothing_in():
     with running_gateway(DIFFER) as gateway:
         reply = gateway.get("/")
-        page = Parser(reply.text)
-        assert not page.addresses
-        assert not page.inline
+        parsed = Parser(reply.text)
+        # Its icon is in it; the others are links to the gateway's own.
+        icon, *links = parsed.addresses
+        assert icon.startswith("data:image/svg+xml,")
+        assert links == ["openapi.json", "metrics", "readyz"]
+        assert not parsed.inline
         policy = reply.headers["content-security-policy"]
         (nonce,) = set(re.findall(r'nonce="([^"]+)"', reply.text))
         assert f"script-src 'nonce-{nonce}'" in policy
@@ -133,13 +137,52 @@ def test_the_dial_is_the_checkpoints_curve(imported_run, trained):
     ):
         root = url.removesuffix("/v1")
         html = client.get(root).text
-        points = json.loads(re.search(r"const points = (\[.*?\]);", html)[1])
-        assert [own["threshold"] for own in points] == thresholds
+        told = json.loads(re.search(r'id="curve">(.*?)</script>', html)[1])
+        assert [own["threshold"] for own in told["points"]] == thresholds
+        assert told["served"] == curve.served
         question = read_labelled_run(imported_run).queries[0].question
         assert client.post(f"{url}/chat/completions", json=chat_body(question)).is_success
         shown = Parser(client.get(root).text).text
-        assert f"operating point {point.name}" in shown
+        assert f"operating point “{point.name}”" in shown
         assert "of 1 judged" in shown
+
+
+def test_axes_name_round_values_within_the_frame(trained):
+    router = Router.load(trained)
+    curve = curve_of(router, router.card.operating_point())
+    frame = curve.frame
+    assert all(frame.left <= tick.place <= frame.right for tick in curve.across)
+    assert all(frame.top <= tick.place <= frame.bottom for tick in curve.up)
+    assert 2 <= len(curve.across) <= 7
+    assert 2 <= len(curve.up) <= 7
+    # A tick lies where a point of its value would.
+    low, high = curve.across[0], curve.across[-1]
+    scale = (high.place - low.place) / (float(high.text) - float(low.text))
+    for point in curve.points:
+        expected = low.place + scale * (point.cost_ratio - float(low.text))
+        assert point.x == pytest.approx(expected, abs=0.01)
+
+
+@pytest.mark.parametrize(
+    ("usd", "text"),
+    [
+        (0, "$0.00"),
+        (12.5, "$12.50"),
+        (0.00002104, "$0.0000210"),
+        (-0.5, "−$0.500"),
+        (0.25, "$0.250"),
+    ],
+)
+def test_money_is_written_with_three_figures(usd, text):
+    assert page._money(usd) == text
+
+
+def test_a_gauge_has_the_threshold_in_its_middle():
+    assert page._place({"p_ensemble_fails": 0.1, "threshold": 0.1}) == 0.5
+    assert page._place({"p_ensemble_fails": 0.3, "threshold": 0.1}) == pytest.approx(0.75)
+    assert page._place({"p_ensemble_fails": 0.0, "threshold": 0.1}) == 0
+    assert page._place({"p_ensemble_fails": 0.3, "threshold": -1.0}) is None
+    assert page._place({}) is None
 
 
 def test_there_is_no_curve_without_one():

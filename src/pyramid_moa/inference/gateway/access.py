@@ -100,6 +100,11 @@ class Door:
         self._names = {name.lower() for name in access.host_names}
         self._any_name = access.allow_unauthenticated
 
+    @property
+    def wants_keys(self) -> bool:
+        """Whether nobody passes without one."""
+        return bool(self._digests)
+
     def check(self, headers: Mapping[str, str], *, browser: bool = False) -> None:
         """Let a request pass.
 

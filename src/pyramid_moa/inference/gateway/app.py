@@ -33,6 +33,7 @@ from pyramid_moa.inference.gateway.gated_answer import Opened
 from pyramid_moa.inference.gateway.gateway import Gateway
 from pyramid_moa.inference.gateway.generations import Generations
 from pyramid_moa.inference.gateway.metrics import CONTENT_TYPE, Metrics
+from pyramid_moa.inference.gateway.openapi import openapi_description
 from pyramid_moa.inference.gateway.page import page_headers, render_live, render_page
 from pyramid_moa.inference.gateway.plan import Gated, check_names
 from pyramid_moa.inference.gateway.recent import Recent
@@ -99,6 +100,7 @@ def build_app(
             Route("/healthz", site.health),
             Route("/readyz", site.readiness),
             Route("/metrics", site.show_metrics),
+            Route("/openapi.json", site.describe),
             *([Route("/", site.page), Route("/live", site.live)] if settings.page.enabled else []),
             Route("/admin/reload", site.reload_for_admin, methods=["POST"]),
         ],
@@ -254,6 +256,12 @@ class _Site:
     async def show_metrics(self, request: Request) -> Response:
         self.door.check(request.headers)
         return Response(self.metrics.text(), headers={"content-type": CONTENT_TYPE})
+
+    async def describe(self, request: Request) -> Response:
+        self.door.check(request.headers, browser=True)
+        models, limits = self.generations.now.models, self.settings.requests
+        admin = self._admin_door is not None
+        return _json(openapi_description(models, limits, keys=self.door.wants_keys, admin=admin))
 
     def _model(self, name: str) -> dict[str, Any]:
         return {"id": name, "object": "model", "created": self._created, "owned_by": "pyramid-moa"}

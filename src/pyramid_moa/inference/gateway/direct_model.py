@@ -18,6 +18,8 @@ __all__ = ["DirectModel", "answers_wanted", "known_counts"]
 _NOT_RELAYED = {"model", "pyramid", "stream", "stream_options"}
 _LIMITS = ("max_tokens", "max_completion_tokens")
 # As the budget of judged questions reckons it.
+# As many as a client may ask for; a budget without an end would pay for more than a number holds.
+_MOST_TOKENS = 2**31
 _CHARACTERS_PER_TOKEN = 4.0
 
 
@@ -178,7 +180,7 @@ def _affordable_tokens(spec: ModelSpec, request: CompletionRequest, max_usd: flo
             param="pyramid.max_cost_usd",
             code="budget_too_small",
         )
-    return int(usd / a_token) if a_token > 0 else None
+    return int(min(usd / a_token, _MOST_TOKENS)) if a_token > 0 else None
 
 
 def answers_wanted(request: CompletionRequest, *, made: bool = False) -> int:

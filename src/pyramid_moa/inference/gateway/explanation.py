@@ -10,6 +10,7 @@ from pyramid_moa.inference.gateway.question import Cause
 from pyramid_moa.records import Generation
 
 __all__ = [
+    "IN_HEADERS",
     "direct_block",
     "gated_block",
     "judged_block",
@@ -18,7 +19,7 @@ __all__ = [
     "total_usage",
 ]
 
-_IN_HEADERS = (
+IN_HEADERS = (
     "route",
     "escalated",
     "degraded",
@@ -153,7 +154,7 @@ def pyramid_headers(block: Mapping[str, Any]) -> dict[str, str]:
     """The short ones of a block's values, as ``x-pyramid-*`` headers."""
     return {
         f"x-pyramid-{name.replace('_', '-')}": _written(block[name])
-        for name in _IN_HEADERS
+        for name in IN_HEADERS
         if block.get(name) is not None
     }
 

@@ -1,13 +1,15 @@
 """The page at ``/``: what the gateway does, its dial, and a box to ask it something."""
 
+import math
 import secrets
+from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from pyramid_moa.inference.gateway.audit import AuditCount
-from pyramid_moa.inference.gateway.curve import HEIGHT, WIDTH, curve_of
+from pyramid_moa.inference.gateway.curve import Curve, curve_of
 from pyramid_moa.inference.gateway.recent import Recent
 
 if TYPE_CHECKING:
@@ -46,9 +48,8 @@ def render_page(
             point=rules.point,
             price_note=pyramid.price_note,
             curve=curve,
-            curve_points=[asdict(point) for point in curve.points] if curve else [],
-            width=WIDTH,
-            height=HEIGHT,
+            curve_data=_data_of(curve) if curve else None,
+            points=rules.router.card.operating_points if rules.router is not None else [],
             nonce=nonce,
             **_figures(recent, audit, texts=texts),
         )
@@ -68,7 +69,8 @@ def page_headers(nonce: str | None = None) -> dict[str, str]:
     return {
         "content-security-policy": (
             f"default-src 'none'; script-src {own}; style-src {own}; connect-src 'self'; "
-            "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+            # Its icon, which would be asked for otherwise.
+            "img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
         ),
         "cache-control": "no-store",
         "referrer-policy": "no-referrer",
@@ -76,12 +78,71 @@ def page_headers(nonce: str | None = None) -> dict[str, str]:
     }
 
 
+def _data_of(curve: Curve) -> dict[str, Any]:
+    return {"points": [asdict(point) for point in curve.points], "served": curve.served}
+
+
 def _figures(recent: Recent, audit: AuditCount, *, texts: bool) -> dict[str, Any]:
-    return {"recent": recent, "audit": audit, "texts": texts, "share": _share, "clock": _clock}
+    return {
+        "recent": recent,
+        "audit": audit,
+        "warnings": _warnings(audit),
+        "texts": texts,
+        "longest_s": max((stage.p95_s for stage in recent.times), default=0.0),
+        "share": _share,
+        "money": _money,
+        "span": _span,
+        "clock": _clock,
+        "outcome": _outcome,
+        "place": _place,
+    }
+
+
+def _warnings(audit: AuditCount) -> list[str]:
+    """What whoever serves ought to know."""
+    if not audit.has_drifted:
+        return []
+    return [
+        "Accepted answers differ from the oracle's more often than the router's probabilities "
+        "allow: its promise no longer holds for these questions. Label some of them and train "
+        "again."
+    ]
 
 
 def _share(value: float | None) -> str:
-    return "–" if value is None else f"{100 * value:.1f} %"
+    if value is None:
+        return "–"
+    return f"{100 * value:.1f} %".replace("-", "−")
+
+
+def _money(usd: float) -> str:
+    """Three figures, however small; none of them an exponent."""
+    amount = abs(usd)
+    places = 2 if amount >= 1 or amount == 0 else min(12, 2 - math.floor(math.log10(amount)))
+    return f"{'−' if usd < 0 else ''}${amount:.{places}f}"
+
+
+def _span(seconds: float) -> str:
+    if seconds >= 1:
+        return f"{seconds:.2f} s"
+    return f"{1000 * seconds:.{1 if seconds < 0.01 else 0}f} ms"
+
+
+def _place(block: Mapping[str, Any]) -> float | None:
+    """Where p(ensemble fails) lies from 0 to 1, the threshold in the middle; None without them."""
+    fails, threshold = block.get("p_ensemble_fails"), block.get("threshold")
+    if fails is None or threshold is None or threshold <= 0:
+        return None
+    return float(fails / (fails + threshold))
+
+
+def _outcome(block: Mapping[str, Any]) -> str:
+    """What happened, in a word."""
+    if block["degraded"]:
+        return "degraded"
+    if block["route"] == "direct":
+        return "direct"
+    return "escalated" if block["escalated"] else "accepted"
 
 
 def _clock(seconds: float) -> str:
