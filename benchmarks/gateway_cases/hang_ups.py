@@ -16,6 +16,10 @@ from urllib.parse import urlsplit
 __all__ = ["HangUp", "Work", "hang_up", "work_at"]
 
 _LONGEST_S = 60.0
+# Looks cost the servers time, which they need to begin.
+_PAUSE_S = 0.02
+# Until the others have begun, too.
+_SETTLE_S = 0.2
 _RUNNING = "vllm:num_requests_running{"
 _FINISHED = "vllm:request_success_total{"
 _TOKENS = "vllm:generation_tokens_total{"
@@ -79,7 +83,7 @@ def hang_up(
     ports: Sequence[int],
     stream: bool,
 ) -> HangUp:
-    """Ask the gateway, and hang up once the servers that are to be seen stopping are at work.
+    """Ask the gateway, and hang up once one of the servers that are to be seen stopping is at work.
 
     Args:
         base_url: of a gateway whose models do not end their answers by themselves.
@@ -89,7 +93,7 @@ def hang_up(
         stream: whether the answer is to be streamed.
 
     Raises:
-        TimeoutError: they never worked all at once, or do not stop.
+        TimeoutError: none of them ever worked, or one does not stop.
     """
     address = urlsplit(base_url)
     body = {
@@ -105,10 +109,11 @@ def hang_up(
     )
     with socket.create_connection((address.hostname, address.port or 80)) as connection:
         connection.sendall(head.encode() + content)
-        _wait(ports, lambda works: all(work.running for work in works))
+        _wait(ports, lambda works: any(work.running for work in works), pause_s=_PAUSE_S)
+        time.sleep(_SETTLE_S)
         before = [work_at(port) for port in ports]
     left = time.perf_counter()
-    after, look_s = _wait(ports, lambda works: not any(work.running for work in works))
+    after, look_s = _wait(ports, lambda works: not any(work.running for work in works), pause_s=0.0)
     return HangUp(
         during=during,
         stopped_s=time.perf_counter() - left,
@@ -118,7 +123,9 @@ def hang_up(
     )
 
 
-def _wait(ports: Sequence[int], there: Callable[[list[Work]], bool]) -> tuple[list[Work], float]:
+def _wait(
+    ports: Sequence[int], there: Callable[[list[Work]], bool], *, pause_s: float
+) -> tuple[list[Work], float]:
     """Look again and again: what was there in the end, and the longest look."""
     deadline, longest_s = time.perf_counter() + _LONGEST_S, 0.0
     while (begun := time.perf_counter()) < deadline:
@@ -126,4 +133,5 @@ def _wait(ports: Sequence[int], there: Callable[[list[Work]], bool]) -> tuple[li
         longest_s = max(longest_s, time.perf_counter() - begun)
         if there(works):
             return works, longest_s
+        time.sleep(pause_s)
     raise TimeoutError(f"after {_LONGEST_S:g} s the servers show {works}")
