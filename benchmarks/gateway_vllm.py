@@ -38,6 +38,7 @@ from gateway_cases.end_to_end_tables import show_figures, show_first_tokens, sho
 from gateway_cases.first_tokens import FirstToken, ask_for_first_tokens
 from gateway_cases.hang_ups import HangUp, hang_up
 from gateway_cases.vllm_pyramid import (
+    LONG,
     gateway_under_way,
     write_long_winded,
     write_served_pyramid,
@@ -177,7 +178,7 @@ def measure(
         with Progress("first tokens", total=len(questions)) as progress:
             tokens = ask_for_first_tokens(client, oracle_client, name, questions, progress=progress)
         show_first_tokens(tokens)
-    long_winded = write_long_winded(path, folder / "long-winded.yaml")
+    long_winded = write_long_winded(path, folder / "long-winded.yaml", max_tokens=LONG)
     with gateway_under_way(long_winded, folder / "router", folder) as url:
         left = _hang_ups(url, pyramid, queries[0].question, hang_ups)
     show_hang_ups(left)

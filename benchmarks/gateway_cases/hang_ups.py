@@ -19,7 +19,7 @@ _LONGEST_S = 60.0
 # Looks cost the servers time, which they need to begin.
 _PAUSE_S = 0.02
 # Until the others have begun, too.
-_SETTLE_S = 0.2
+_SETTLE_S = 0.05
 _RUNNING = "vllm:num_requests_running{"
 _FINISHED = "vllm:request_success_total{"
 _TOKENS = "vllm:generation_tokens_total{"

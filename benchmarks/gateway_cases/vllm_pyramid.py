@@ -13,14 +13,16 @@ from label_cases.served import free_ports, write_pyramid
 
 from pyramid_moa.embedded import embedded_path
 
-__all__ = ["gateway_under_way", "write_long_winded", "write_served_pyramid"]
+__all__ = ["LONG", "gateway_under_way", "write_long_winded", "write_served_pyramid"]
 
 _EMBEDDED = Path(str(embedded_path("oracle"))).with_name("pyramid.yaml")
 _CONTEXT = 512
 # With a prompt of the word problems that leaves no room in the context for much more.
-_LONG = 350
-# Accepted answers are not asked of the oracle afterwards: that would be time of the next ones.
-_SETTINGS = {"audit": {"share": 0.0}}
+LONG = 350
+"""Tokens of an answer that does not end by itself, of the embedded models."""
+# Accepted answers are not asked of the oracle afterwards: that would be time of the next ones. And
+# every question is judged: evaluation judges those too that the gateway hands straight on.
+_SETTINGS = {"audit": {"share": 0.0}, "out_of_distribution": {"enabled": False}}
 
 
 def write_served_pyramid(path: Path) -> Path:
@@ -41,12 +43,12 @@ def write_served_pyramid(path: Path) -> Path:
     return write_pyramid(path, **content)
 
 
-def write_long_winded(served: Path, path: Path) -> Path:
-    """Write that pyramid anew, on the same servers, with answers that do not end by themselves."""
+def write_long_winded(served: Path, path: Path, *, max_tokens: int) -> Path:
+    """Write a pyramid anew, on the same servers, with answers that go on to their longest."""
     content = yaml.safe_load(served.read_text())
-    content["sampling"]["max_tokens"] = _LONG
+    content["sampling"]["max_tokens"] = max_tokens
     for entry in (*content["members"], *content["oracles"]):
-        entry["extra_body"] = {"ignore_eos": True}
+        entry["extra_body"] = {**entry.get("extra_body", {}), "ignore_eos": True}
     return write_pyramid(path, **content)
 
 
