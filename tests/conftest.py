@@ -25,6 +25,7 @@ SHARE_THE_VLLM_SERVER = {
     "test_label_vllm_faults.py",
     "test_openai_hidden_states.py",
     "test_openai_vllm.py",
+    "test_vllm_end_to_end.py",
 }
 # At import, before any library that reads them; programs that a test starts inherit them.
 os.environ.update(SETTINGS)

@@ -47,3 +47,4 @@ def served(pyramid: Path, logs: Path) -> Iterator[None]:
     finally:
         process.send_signal(signal.SIGINT)
         process.wait(120)
+        process.stdout.close()
