@@ -72,7 +72,9 @@ def test_without_any_member_the_oracle_answers(how):
         if how == "ask":
             reply = gateway.ask()
             assert reply.choices[0].message.content == "#### 99"
-            assert reply.pyramid["degraded"] is False
+            # It stands in for those who should have been heard first.
+            assert reply.pyramid["degraded"] is True
+            assert "pyramid_moa_degraded_total 1.0" in gateway.get("/metrics").text
         else:
             assert text_of(gateway.stream()) == "#### 99"
 
@@ -307,6 +309,7 @@ def test_where_the_oracle_is_gone_a_member_stands_in_for_it(stream):
         assert reply.headers["x-pyramid-answered-by"] == "b"
         assert reply.headers["x-pyramid-degraded"] == "true"
         assert reply.headers["x-pyramid-reason"].endswith("which failed: b stands in")
+        assert "pyramid_moa_degraded_total 1.0" in gateway.get("/metrics").text
         assert gateway.servers["b"].requests[-1].body["messages"] == TURNS
         # What a small model may not be able to do at all is not asked of it.
         tools = gateway.post(chat_body(tools=[{"type": "function"}], stream=stream))
