@@ -10,6 +10,7 @@ import pytest
 from faulty_server import soon
 from running_gateway import QUESTION, QUICK, chat_body, fails, running_gateway, says
 
+from pyramid_moa.backends.openai_chunks import Piece
 from pyramid_moa.errors import ConfigError
 from pyramid_moa.inference.gateway.json_logs import JsonFormatter
 from pyramid_moa.inference.gateway.merging import all_of, merged
@@ -81,7 +82,7 @@ def test_metrics_count_what_has_happened():
         gateway.ask(extra_body={"pyramid": {"threshold": 0.9}})
         gateway.ask(model="a")
         gateway.stream(n=2, temperature=1.0)
-        gateway.post(chat_body(model="nobody" * 20))
+        gateway.post(chat_body(model="stranger" * 20))
         assert soon(lambda: 'status="404"' in gateway.get("/metrics").text)
         metrics = gateway.get("/metrics").text
     requests = "pyramid_moa_requests_total"
@@ -97,7 +98,7 @@ def test_metrics_count_what_has_happened():
     prompts = 7 * (4 * 2 + 3 + 1)
     assert value(metrics, 'pyramid_moa_tokens_total{kind="prompt"}') == prompts
     assert value(metrics, "pyramid_moa_cost_usd_total") > 0
-    assert "nobody" not in metrics
+    assert "stranger" not in metrics
 
 
 def test_the_log_has_a_line_a_request_and_no_text(caplog):
@@ -206,3 +207,42 @@ def test_an_error_ends_what_runs_beside_it():
 
     asyncio.run(asyncio.wait_for(both(), 5))
     assert ended == [True, True]
+
+
+def test_nobody_waits_for_his_turn_past_his_own_time():
+    slow = {"a": says("#### 16", delay_s=8.0), "b": says("#### 16"), "oracle": says("#### 99")}
+    settings = GatewaySettings(faults=QUICK, load=Load(max_concurrency=1, queue_wait_s=60))
+    with running_gateway(slow, settings=settings) as gateway, ThreadPoolExecutor() as pool:
+        first = pool.submit(gateway.post, chat_body())
+        assert soon(gateway.servers["a"].started.is_set)
+        begun = time.monotonic()
+        told = gateway.post(chat_body(pyramid={"max_latency_ms": 300}))
+        assert told.status_code == 429
+        # The first has not been answered yet.
+        assert time.monotonic() - begun < 6
+        assert not first.done()
+        assert first.result().is_success
+
+
+@pytest.mark.parametrize("begun", [False, True])
+def test_a_fault_that_comes_up_late_is_told_in_the_stream(begun, monkeypatch):
+    """A ``ConfigError``, or one of the gateway's own, when something has gone out already."""
+    from pyramid_moa.inference.gateway import gated_answer
+
+    for fault, code in ((ConfigError("no"), None), (RuntimeError("secret"), "internal_error")):
+
+        async def broken(*given, fault=fault, **fields):
+            if begun:
+                yield Piece(text="It is")
+            raise fault
+
+        monkeypatch.setattr(gated_answer, "take_live", broken)
+        with running_gateway(AGREE) as gateway:
+            reply = gateway.post(chat_body(stream=True))
+            assert "secret" not in reply.text
+            if not begun:
+                assert reply.status_code == (500 if code else 400)
+                continue
+            assert reply.status_code == 200
+            last = reply.text.strip().splitlines()[-1]
+            assert json.loads(last.removeprefix("data: "))["error"]["code"] == code
