@@ -4,6 +4,7 @@ import pytest
 from gateway_cases.fault_cases import FAULT_CASES
 from gateway_cases.fault_load import Seen
 from gateway_cases.faulty_gateway import faulty_models, served_gateway
+from gateway_cases.hang_ups import hang_ups
 from gateway_cases.soak import _growth, soak
 from gateway_faults import FAULTS, matrix, row_of
 
@@ -74,6 +75,14 @@ def test_half_of_what_it_bears_for_long(models, minutes):
     assert 2 * found.rate == pytest.approx(found.most_per_s)
     assert minutes < 1 or found.is_good
     assert len(said) == 2
+
+
+def test_work_for_clients_that_go_away_ends(models):
+    with served_gateway(models, faults={**PATIENT, "member_timeout_s": 30.0}) as gateway:
+        found = hang_ups(models, gateway, clients=3)
+    assert (found.clients, found.missing) == (3, 0)
+    # Of calls that would have gone on for half a minute.
+    assert 0 < found.p50_s <= found.longest_s < 5
 
 
 def test_what_a_fault_does_not_call_for_is_counted():

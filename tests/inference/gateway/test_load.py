@@ -3,14 +3,17 @@
 import asyncio
 import json
 import logging
-import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
+from pathlib import Path
 
 import pytest
+import yaml
 from faulty_server import soon
 from running_gateway import QUESTION, QUICK, chat_body, fails, running_gateway, says
 
 from pyramid_moa.backends.openai_chunks import Piece
+from pyramid_moa.config_file import load_config
 from pyramid_moa.errors import ConfigError
 from pyramid_moa.inference.gateway.json_logs import JsonFormatter
 from pyramid_moa.inference.gateway.merging import all_of, merged
@@ -40,14 +43,13 @@ def test_past_the_queue_requests_are_told_to_come_back():
 
 
 def test_nobody_waits_for_ever_for_his_turn():
-    slow = {"a": says("#### 16", delay_s=1.5), "b": says("#### 16"), "oracle": says("#### 99")}
+    slow = {"a": says("#### 16", delay_s=4.0), "b": says("#### 16"), "oracle": says("#### 99")}
     settings = GatewaySettings(faults=QUICK, load=Load(max_concurrency=1, queue_wait_s=0.2))
     with running_gateway(slow, settings=settings) as gateway, ThreadPoolExecutor() as pool:
         first = pool.submit(gateway.post, chat_body())
         assert soon(gateway.servers["a"].started.is_set)
-        begun = time.monotonic()
         assert gateway.post(chat_body()).status_code == 429
-        assert time.monotonic() - begun < 1
+        assert not first.done()
         assert first.result().is_success
 
 
@@ -148,6 +150,16 @@ def test_settings_that_make_no_sense_are_refused(kind, fields, said):
         kind(**fields)
 
 
+def test_the_file_of_limits_has_every_one_with_its_default():
+    path = Path(__file__).parents[3] / "configs" / "serve.yaml"
+    assert load_config(GatewaySettings, path) == GatewaySettings()
+    assert _names(yaml.safe_load(path.read_text())) == _names(asdict(GatewaySettings()))
+
+
+def _names(tree):
+    return {name: _names(own) if isinstance(own, dict) else None for name, own in tree.items()}
+
+
 def test_streams_are_merged_as_they_come_and_end_together():
     closed = []
 
@@ -215,11 +227,8 @@ def test_nobody_waits_for_his_turn_past_his_own_time():
     with running_gateway(slow, settings=settings) as gateway, ThreadPoolExecutor() as pool:
         first = pool.submit(gateway.post, chat_body())
         assert soon(gateway.servers["a"].started.is_set)
-        begun = time.monotonic()
         told = gateway.post(chat_body(pyramid={"max_latency_ms": 300}))
         assert told.status_code == 429
-        # The first has not been answered yet.
-        assert time.monotonic() - begun < 6
         assert not first.done()
         assert first.result().is_success
 
