@@ -10,7 +10,8 @@ judge and some whose client goes away. It counts hangs (an answer later than the
 the questions that the pyramid judges those that were answered: all of them, where any model lives.
 The soak measures first how much the gateway bears, and then asks half of that for as long as it is
 told to while every model fails at random; it shows how memory grew from the third minute on, and
-how many requests were lost. 0 leaves either out.
+how many requests were lost. Between them some clients go away, and it shows how long the work for
+them goes on. 0 leaves any of the three out.
 """
 
 import argparse
@@ -24,6 +25,7 @@ from pathlib import Path
 from gateway_cases.fault_cases import FAULT_CASES, FaultCase
 from gateway_cases.fault_load import Seen, at_a_rate
 from gateway_cases.faulty_gateway import FaultyModels, ServedGateway, faulty_models, served_gateway
+from gateway_cases.hang_ups import HangUps, hang_ups
 from gateway_cases.soak import Soak, soak
 
 __all__ = ["FAULTS", "Row", "matrix"]
@@ -124,47 +126,60 @@ def main() -> int:
     parser.add_argument("--router", default=None, help="a checkpoint; else the vote rule")
     parser.add_argument("--only", default="", help="faults whose name holds this")
     parser.add_argument("--out", type=Path, default=None, help="JSON file to write")
+    parser.add_argument("--clients", type=int, default=50, help="that go away")
     options = parser.parse_args()
     rows: list[Row] = []
     soaked: Soak | None = None
+    gone: HangUps | None = None
     with faulty_models() as models:
         if options.seconds > 0:
-            print(
-                "| fault | fallback | requests | served | degraded | hangs | wrong | p50, ms |"
-                " p99, ms |"
-            )
-            print("| --- | --- | --- | --- | --- | --- | --- | --- | --- |")
-            for fallback in (False, True):
-                cases = [
-                    c for c in FAULT_CASES if c.fallback == fallback and options.only in c.name
-                ]
-                faults = {**FAULTS, **({"fallback_oracle": "spare"} if fallback else {})}
-                if not cases:
-                    continue
-                models.turn({})
-                with served_gateway(models, faults=faults, router=options.router) as gateway:
-                    load = {"rate": options.rate, "seconds": options.seconds}
-                    for row in matrix(models, gateway, cases, slack_s=options.slack_s, **load):
-                        rows.append(row)
-                        print(_line(row), flush=True)
-        if options.soak_minutes > 0:
-            models.turn({})
+            rows = _whole_matrix(models, options)
+        if options.clients > 0:
             with served_gateway(models, faults=FAULTS, router=options.router) as gateway:
-                soaked = soak(
-                    models,
-                    gateway,
-                    minutes=options.soak_minutes,
-                    slack_s=options.slack_s,
-                    say=print,
-                )
+                gone = hang_ups(models, gateway, clients=options.clients)
+            print(
+                f"\n{gone.clients} clients went away: work for them ended after "
+                f"{1000 * gone.p50_s:.1f} ms (median), {1000 * gone.longest_s:.1f} ms (longest), "
+                f"{gone.missing} calls did not end",
+                flush=True,
+            )
+        if options.soak_minutes > 0:
+            with served_gateway(models, faults=FAULTS, router=options.router) as gateway:
+                limits = {"minutes": options.soak_minutes, "slack_s": options.slack_s}
+                soaked = soak(models, gateway, say=print, **limits)
     if options.out is not None:
-        told = {"matrix": [asdict(row) for row in rows], "soak": soaked and asdict(soaked)}
+        told = {
+            "matrix": [asdict(row) for row in rows],
+            "gone": gone and asdict(gone),
+            "soak": soaked and asdict(soaked),
+        }
         options.out.write_text(json.dumps(told, indent=1) + "\n")
-    for row in rows:
-        for example in row.examples:
-            print(f"{row.fault}: {example}")
+    for example in [
+        *(e for row in rows for e in row.examples),
+        *(soaked.examples if soaked else []),
+    ]:
+        print(example)
     bad = any(row.hangs or row.wrong for row in rows) or (soaked is not None and not soaked.is_good)
     return 1 if bad else 0
+
+
+def _whole_matrix(models: FaultyModels, options: argparse.Namespace) -> list[Row]:
+    print("| fault | fallback | requests | served | degraded | hangs | wrong | p50, ms | p99, ms |")
+    print("| --- | --- | --- | --- | --- | --- | --- | --- | --- |")
+    rows = []
+    load = {"rate": options.rate, "seconds": options.seconds, "slack_s": options.slack_s}
+    for fallback in (False, True):
+        cases = [c for c in FAULT_CASES if c.fallback == fallback and options.only in c.name]
+        if not cases:
+            continue
+        faults = {**FAULTS, **({"fallback_oracle": "spare"} if fallback else {})}
+        models.turn({})
+        with served_gateway(models, faults=faults, router=options.router) as gateway:
+            for row in matrix(models, gateway, cases, **load):
+                rows.append(row)
+                print(_line(row), flush=True)
+    models.turn({})
+    return rows
 
 
 def _line(row: Row) -> str:

@@ -36,7 +36,7 @@ from gateway_cases.end_to_end import (
 )
 from gateway_cases.end_to_end_tables import show_figures, show_first_tokens, show_hang_ups
 from gateway_cases.first_tokens import FirstToken, ask_for_first_tokens
-from gateway_cases.hang_ups import HangUp, hang_up
+from gateway_cases.served_hang_ups import HangUp, hang_up
 from gateway_cases.vllm_pyramid import (
     LONG,
     gateway_under_way,

@@ -6,7 +6,7 @@ from statistics import fmean, median, quantiles
 
 from gateway_cases.end_to_end import Figures
 from gateway_cases.first_tokens import FirstToken
-from gateway_cases.hang_ups import HangUp
+from gateway_cases.served_hang_ups import HangUp
 
 __all__ = ["show_figures", "show_first_tokens", "show_hang_ups"]
 

@@ -98,7 +98,8 @@ async def ask(session: aiohttp.ClientSession, number: int, seen: Seen, *, limit_
                 outcome = _outcome(sent, reply, await reply.text(), seen)
     except TimeoutError:
         outcome = "gone" if sent.hangs_up else "lost"
-    except aiohttp.ClientError as error:
+    except (aiohttp.ClientError, LookupError, TypeError, ValueError) as error:
+        # No connection, half an answer, or one that is not of the form that clients read.
         seen.is_wrong(f"{type(error).__name__}: {error}")
     if outcome == "lost":
         seen.is_wrong(f"{sent.kind}, stream {sent.body['stream']}: lost")

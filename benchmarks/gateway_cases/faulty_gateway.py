@@ -36,11 +36,19 @@ class FaultyModels:
 
     def turn(self, moods: Mapping[str, str]) -> None:
         """Put models into a mood; those that are not named are well."""
+        told = json.dumps(dict.fromkeys(MODELS, "well") | dict(moods))
+        assert self._ask(told) == "done\n", "the models have ended"
+
+    def hung_up(self) -> list[float]:
+        """When clients of models that hang have hung up since this was asked, by the clock."""
+        at: list[float] = json.loads(self._ask("hung up"))
+        return at
+
+    def _ask(self, line: str) -> str:
         assert self._process.stdin is not None
-        told = dict.fromkeys(MODELS, "well") | dict(moods)
-        self._process.stdin.write(json.dumps(told) + "\n")
+        self._process.stdin.write(f"{line}\n")
         self._process.stdin.flush()
-        assert self._line() == "done\n", "the models have ended"
+        return self._line()
 
     def _line(self) -> str:
         assert self._process.stdout is not None

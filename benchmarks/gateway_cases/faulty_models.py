@@ -3,9 +3,11 @@
     python benchmarks/gateway_cases/faulty_models.py NAME...
 
 Prints the ports of its models, one for each, and then does what it reads: a line of JSON is a mood
-for each model, and is answered with a line when all of them are in it. The last model is the
-oracle. Members agree on a question that holds the word "easy", and each has an answer of its own to
-any other; all repeat the question's number, so that an answer to another question is seen.
+for each model, and is answered with a line when all of them are in it; the line "hung up" is
+answered with when clients of models that hang have hung up since, on the system's clock. The last
+model is the oracle. Members agree on a question that holds the word "easy", and each has an answer
+of its own to any other; all repeat the question's number, so that an answer to another question is
+seen.
 """
 
 import asyncio
@@ -89,6 +91,7 @@ class _Model:
     def __init__(self, place: int, *, oracle: bool) -> None:
         self.port = 0
         self.mood = "well"
+        self.hung_up: list[float] = []
         self._place, self._oracle = place, oracle
         self._server: asyncio.Server | None = None
         self._writers: set[asyncio.StreamWriter] = set()
@@ -133,6 +136,7 @@ class _Model:
         mood = self._mood_now()
         if mood == "hangs":
             await reader.read(1)
+            self.hung_up.append(time.monotonic())
             return False
         if mood in ("errors", "busy"):
             status = "500 Out of order" if mood == "errors" else "429 Busy\r\nretry-after: 1"
@@ -223,6 +227,11 @@ async def _serve(names: list[str], say: Callable[[str], None]) -> None:
     say(" ".join(str(model.port) for model in models.values()))
     loop = asyncio.get_running_loop()
     while line := await loop.run_in_executor(None, sys.stdin.readline):
+        if line == "hung up\n":
+            say(json.dumps([at for model in models.values() for at in model.hung_up]))
+            for model in models.values():
+                model.hung_up.clear()
+            continue
         for name, mood in json.loads(line).items():
             await models[name].turn(mood)
         say("done")

@@ -1,137 +1,76 @@
-"""Clients that hang up: how soon the models' servers have nothing to do any more.
+"""Clients that go away: how long all work for them goes on."""
 
-vLLM says how many requests it works on; that is looked at without a pause, so that what is measured
-includes the time of a look. The models are asked for answers that go on for much longer.
-"""
-
-import http.client
 import json
 import socket
 import time
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
 from urllib.parse import urlsplit
 
-__all__ = ["HangUp", "Work", "hang_up", "work_at"]
+from gateway_cases.faulty_gateway import FaultyModels, ServedGateway, question
 
-_LONGEST_S = 60.0
-# Looks cost the servers time, which they need to begin.
-_PAUSE_S = 0.02
-# Until the others have begun, too.
-_SETTLE_S = 0.05
-_RUNNING = "vllm:num_requests_running{"
-_FINISHED = "vllm:request_success_total{"
-_TOKENS = "vllm:generation_tokens_total{"
+__all__ = ["HangUps", "hang_ups"]
+
+_MEMBERS = ("a", "b", "c")
+# Until all members have been asked.
+_UNDER_WAY_S = 0.3
+_LONGEST_S = 5.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class HangUp:
-    """One client's.
+class HangUps:
+    """What was seen.
 
     Attributes:
-        during: who was at work when it hung up.
-        stopped_s: seconds until no server worked on anything.
-        tokens_after: that the servers still made.
-        finished: answers that came to their end all the same.
-        look_s: seconds that one look at all those servers took, longest.
+        clients: that went away.
+        missing: calls that had not ended seconds later.
+        p50_s: from a client's end to that of a call for it, the median.
+        longest_s: likewise, the longest.
     """
 
-    during: Literal["members", "oracle"]
-    stopped_s: float
-    tokens_after: int
-    finished: int
-    look_s: float
+    clients: int
+    missing: int
+    p50_s: float
+    longest_s: float
 
 
-@dataclass(frozen=True, kw_only=True)
-class Work:
-    """What a vLLM server has to do and has done, by its metrics.
+def hang_ups(models: FaultyModels, gateway: ServedGateway, *, clients: int) -> HangUps:
+    """Ask while members hang, go away, and see when their servers are hung up on.
 
-    Attributes:
-        running: requests that it works on.
-        finished: requests whose answers came to their end since it began.
-        tokens: that it has made since it began.
+    All clocks are the system's, so that those of three processes can be compared.
     """
-
-    running: int
-    finished: int
-    tokens: int
-
-
-def work_at(port: int) -> Work:
-    """Look at the server at a port of this machine."""
-    # Kept open, a connection that is not used for some seconds would be closed by the server.
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=_LONGEST_S)
-    try:
-        connection.request("GET", "/metrics")
-        lines = connection.getresponse().read().decode().splitlines()
-    finally:
-        connection.close()
-    running, finished, tokens = (
-        int(sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith(name)))
-        for name in (_RUNNING, _FINISHED, _TOKENS)
+    models.turn({})
+    gateway.settle()
+    models.turn(dict.fromkeys(_MEMBERS, "hangs"))
+    models.hung_up()
+    seconds: list[float] = []
+    missing = 0
+    for number in range(clients):
+        gone_at = _go_away(gateway, number, stream=number % 2 == 0)
+        ends: list[float] = []
+        while len(ends) < len(_MEMBERS) and time.monotonic() < gone_at + _LONGEST_S:
+            time.sleep(0.02)
+            ends += models.hung_up()
+        missing += len(_MEMBERS) - len(ends)
+        seconds += [at - gone_at for at in ends]
+    models.turn({})
+    ordered = sorted(seconds) or [_LONGEST_S]
+    return HangUps(
+        clients=clients,
+        missing=missing,
+        p50_s=ordered[len(ordered) // 2],
+        longest_s=ordered[-1],
     )
-    return Work(running=running, finished=finished, tokens=tokens)
 
 
-def hang_up(
-    base_url: str,
-    question: str,
-    *,
-    during: Literal["members", "oracle"],
-    ports: Sequence[int],
-    stream: bool,
-) -> HangUp:
-    """Ask the gateway, and hang up once one of the servers that are to be seen stopping is at work.
-
-    Args:
-        base_url: of a gateway whose models do not end their answers by themselves.
-        question: to ask; its answer is escalated.
-        during: who is at work by then.
-        ports: of the servers of these.
-        stream: whether the answer is to be streamed.
-
-    Raises:
-        TimeoutError: none of them ever worked, or one does not stop.
-    """
-    address = urlsplit(base_url)
-    body = {
-        "model": "pyramid",
-        "messages": [{"role": "user", "content": question}],
-        "pyramid": {"threshold": -1.0},
-        "stream": stream,
-    }
-    content = json.dumps(body).encode()
+def _go_away(gateway: ServedGateway, number: int, *, stream: bool) -> float:
+    """Ask, and hang up before there is an answer; when that was."""
+    parts = urlsplit(gateway.url)
+    body = json.dumps(question(number, stream=stream)).encode()
     head = (
-        f"POST {address.path}/chat/completions HTTP/1.1\r\nhost: {address.netloc}\r\n"
-        f"content-type: application/json\r\ncontent-length: {len(content)}\r\n\r\n"
+        "POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\n"
+        f"content-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
     )
-    with socket.create_connection((address.hostname, address.port or 80)) as connection:
-        connection.sendall(head.encode() + content)
-        _wait(ports, lambda works: any(work.running for work in works), pause_s=_PAUSE_S)
-        time.sleep(_SETTLE_S)
-        before = [work_at(port) for port in ports]
-    left = time.perf_counter()
-    after, look_s = _wait(ports, lambda works: not any(work.running for work in works), pause_s=0.0)
-    return HangUp(
-        during=during,
-        stopped_s=time.perf_counter() - left,
-        tokens_after=sum(work.tokens for work in after) - sum(work.tokens for work in before),
-        finished=sum(work.finished for work in after) - sum(work.finished for work in before),
-        look_s=look_s,
-    )
-
-
-def _wait(
-    ports: Sequence[int], there: Callable[[list[Work]], bool], *, pause_s: float
-) -> tuple[list[Work], float]:
-    """Look again and again: what was there in the end, and the longest look."""
-    deadline, longest_s = time.perf_counter() + _LONGEST_S, 0.0
-    while (begun := time.perf_counter()) < deadline:
-        works = [work_at(port) for port in ports]
-        longest_s = max(longest_s, time.perf_counter() - begun)
-        if there(works):
-            return works, longest_s
-        time.sleep(pause_s)
-    raise TimeoutError(f"after {_LONGEST_S:g} s the servers show {works}")
+    with socket.create_connection((parts.hostname, parts.port)) as connection:
+        connection.sendall(head.encode() + body)
+        time.sleep(_UNDER_WAY_S)
+        return time.monotonic()

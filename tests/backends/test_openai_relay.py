@@ -208,3 +208,26 @@ def test_cancelling_closes_the_connection_at_once():
 
     seconds, _ = relayed(lambda request: Reply(body=b"late", delay_s=30), work)
     assert seconds < 0.1
+
+
+def test_a_callers_end_counts_where_the_calls_own_comes_at_the_same_moment():
+    """Both are due when the loop looks again: the caller's is not lost, nor the call made again."""
+
+    async def hurried(relay: OpenAIRelay, server: FaultyServer) -> None:
+        async with asyncio.timeout(1.0):
+            call = asyncio.ensure_future(relay.complete(CHAT, HELLO))
+            while not server.requests:
+                await asyncio.sleep(0.01)
+            # As a busy loop does.
+            asyncio.get_running_loop().call_later(0.1, time.sleep, 1.5)
+            await call
+
+    async def work(relay: OpenAIRelay, server: FaultyServer) -> float:
+        begun = time.monotonic()
+        with pytest.raises(TimeoutError):
+            await hurried(relay, server)
+        return time.monotonic() - begun
+
+    seconds, server = relayed(lambda request: Reply(delay_s=30), work, timeout_s=1.0, max_retries=1)
+    assert len(server.requests) == 1
+    assert seconds < 5

@@ -78,7 +78,7 @@ class OpenAIClient:
         self._max_retries = max_retries
         connect_s = min(timeout_s, _CONNECT_S)
         self._timeout_s = timeout_s
-        self._for_all = aiohttp.ClientTimeout(total=timeout_s, sock_connect=connect_s)
+        self._for_all = aiohttp.ClientTimeout(total=None, sock_connect=connect_s)
         self._for_a_piece = aiohttp.ClientTimeout(
             total=None, sock_connect=connect_s, sock_read=timeout_s
         )
@@ -145,12 +145,15 @@ class OpenAIClient:
             await self._session.close()
 
     async def _whole(self, method: str, path: str, body: bytes | None) -> bytes:
+        # Not by aiohttp's own total, which takes a caller's cancellation for itself where both come
+        # at once: the call would go on, and be made again.
         with _translated():
-            answer = await self._send(method, path, body, self._for_all)
-            try:
-                content = await _read(answer)
-            finally:
-                answer.release()
+            async with asyncio.timeout(self._timeout_s):
+                answer = await self._send(method, path, body, self._for_all)
+                try:
+                    content = await _read(answer)
+                finally:
+                    answer.release()
         if not 200 <= answer.status < 300:
             raise StatusError(answer.status, answer.headers, content)
         return content

@@ -26,6 +26,7 @@ UPSTREAM_KEY = "sk-upstream-0123456789-secret"
 # Errors are to be seen at once, not after pauses.
 QUICK = Faults(retries=0)
 DOWN = Reply(status=500, body={"error": {"message": "out of order"}})
+_PRICES = {"oracle": Price(input=10.0, output=10.0), "spare": Price(input=20.0, output=20.0)}
 QUESTION = "How many legs have two spiders?"
 
 
@@ -146,9 +147,10 @@ def running_gateway(
     pyramid: Mapping[str, Any] | None = None,
     spec: Mapping[str, Any] | None = None,
     audit: float = 0.0,
+    oracles: int = 1,
     **gate_options: Any,
 ) -> Iterator[RunningGateway]:
-    """A gateway in front of a server for each model, the oracle's last; audits are off."""
+    """A gateway in front of a server for each model, the oracles' last; audits are off."""
     settings = replace(settings or GatewaySettings(faults=QUICK), audit=AuditSettings(share=audit))
     with ExitStack() as stack:
         servers = {
@@ -160,13 +162,13 @@ def running_gateway(
                 model=f"served-{name}",
                 backend="openai",
                 base_url=server.base_url,
-                price=Price(input=10.0, output=10.0) if name == "oracle" else Price(input=1.0),
+                price=_PRICES.get(name, Price(input=1.0)),
                 active_parameters=1e9,
                 **(spec or {}),
             )
             for name, server in servers.items()
         ]
-        config = Pyramid(members=specs[:-1], oracles=specs[-1:], **(pyramid or {}))
+        config = Pyramid(members=specs[:-oracles], oracles=specs[-oracles:], **(pyramid or {}))
         backends = {
             own.name: OpenAIBackend(serving_spec(own, settings.faults)) for own in config.models
         }

@@ -39,12 +39,12 @@ def test_an_accepted_answer_is_compared_with_the_oracles(text, result, stream):
 
 
 def test_answers_do_not_wait_for_audits_nor_pile_them_up():
-    oracle = says("#### 16", delay_s=0.7)
+    oracle = says("#### 16", delay_s=8)
     with running_gateway({**MEMBERS, "oracle": oracle}, audit=1.0) as gateway:
         begun = time.monotonic()
         for _ in range(8):
             assert gateway.post(chat_body()).is_success
-        assert time.monotonic() - begun < 0.7
+        assert time.monotonic() - begun < 8
         assert len(gateway.servers["oracle"].requests) == AuditSettings().max_concurrency
 
 

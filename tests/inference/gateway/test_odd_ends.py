@@ -120,3 +120,62 @@ def test_answers_that_are_thrown_away_are_answers():
         told = gateway.post(body, path="/v1/completions")
         assert told.status_code == 400
         assert "answers" in told.json()["error"]["message"]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("choices", [[{}], [], [None], ["x"]])
+def test_what_is_no_answer_is_not_handed_on_as_one(choices, stream):
+    def answer(request):
+        if request.body is None:
+            return {"data": [{"id": "m"}]}
+        if request.body.get("stream"):
+            ends = {"index": 0, "finish_reason": "stop"}
+            good = [{"choices": [ends]}] if choices == [{}] else []
+            return Reply(events=[(0.0, {"choices": choices}), *((0.0, c) for c in good)])
+        return Reply(body={"choices": choices})
+
+    with running_gateway({**MEMBERS, "oracle": answer}) as gateway:
+        told = gateway.post(chat_body(model="oracle", stream=stream))
+        if stream and choices == [{}]:
+            # Choices without a text are chunks all the same.
+            assert told.text.endswith("data: [DONE]\n\n")
+            return
+        assert told.status_code == 503
+        assert told.json()["error"]["code"] == "no_model_available"
+
+
+@pytest.mark.parametrize("late", ["usage with choices", "a comment of the server's", "nothing"])
+def test_the_last_chunk_has_what_clients_need_whatever_a_server_sends_in_the_end(late):
+    """Some send an empty choice with the tokens, some more than that, after the end."""
+    *tokens, finish, _, done = stream_events("#### 99")
+    empty = {"index": 0, "delta": {}, "finish_reason": None}
+    usage = {"prompt_tokens": 7, "completion_tokens": 7}
+    more = {
+        "usage with choices": [(0.0, {"id": "up-1", "choices": [empty], "usage": usage})],
+        "a comment of the server's": [(0.0, {"id": "up-1", "choices": [empty]})] * 2,
+        "nothing": [],
+    }[late]
+
+    def answer(request):
+        if request.body is None:
+            return {"data": [{"id": "m"}]}
+        return Reply(events=[*tokens, finish, *more, done])
+
+    with running_gateway({**MEMBERS, "oracle": answer}) as gateway:
+        chunks = gateway.stream(model="oracle")
+        assert chunks[-1].id == chunks[0].id != ""
+        assert chunks[-1].choices
+        assert chunks[-1].pyramid["answered_by"] == "oracle"
+        reasons = [choice.finish_reason for chunk in chunks for choice in chunk.choices]
+        assert reasons.count("stop") == 1
+        wanted = gateway.stream(model="oracle", stream_options={"include_usage": True})
+        assert wanted[-1].id == wanted[0].id
+        assert wanted[-1].pyramid["answered_by"] == "oracle"
+
+
+def test_after_the_largest_seed_comes_the_smallest():
+    greatest = 2**63 - 1
+    with running_gateway({**MEMBERS, "oracle": says("#### 99")}) as gateway:
+        gateway.ask(seed=greatest, n=2, temperature=1.0)
+        seeds = {r.body["seed"] for r in gateway.servers["a"].requests if r.body}
+        assert seeds == {greatest, -(2**63)}

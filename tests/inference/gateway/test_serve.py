@@ -3,11 +3,8 @@
 import contextlib
 import json
 import logging
-import os
-import re
 import signal
 import socket
-import subprocess
 import sys
 import threading
 import time
@@ -19,6 +16,7 @@ import pytest
 from faulty_server import faulty_server, soon
 from processes import free_port
 from running_gateway import KEY, QUICK, chat_body, running, says
+from served_program import program, write_pyramid
 
 from pyramid_moa.cli import main
 from pyramid_moa.data_prep.datasets import load_queries
@@ -29,32 +27,6 @@ from pyramid_moa.training.evaluate import evaluate
 
 # More than the kernel keeps for a connection that nobody reads.
 _MUCH = 64 << 20
-
-
-@contextlib.contextmanager
-def program(*arguments, **variables):
-    """The program under way: its process, its address, and what it has logged so far."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "pyramid_moa", "serve", "--port", "0", *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, **variables},
-    )
-    logged = []
-    reader = threading.Thread(target=lambda: logged.extend(process.stderr))
-    reader.start()
-    try:
-        line = process.stdout.readline()
-        found = re.fullmatch(r"serving (http://\S+/v1)\n", line)
-        assert found, (line, logged)
-        yield process, found[1], logged
-    finally:
-        process.kill()
-        process.wait()
-        reader.join()
-        process.stdout.close()
-        process.stderr.close()
 
 
 @pytest.fixture
@@ -74,17 +46,6 @@ def refused(capsys, *arguments):
     said = capsys.readouterr()
     assert not said.out
     return said.err.splitlines()[-1]
-
-
-def write_pyramid(folder, addresses):
-    """A pyramid of servers, the last of which is the oracle's."""
-    specs = [
-        {"name": name, "model": "m", "backend": "openai", "base_url": url}
-        for name, url in addresses.items()
-    ]
-    path = folder / "pyramid.yaml"
-    path.write_text(json.dumps({"members": specs[:-1], "oracles": specs[-1:]}))
-    return path
 
 
 @pytest.mark.parametrize(
@@ -242,55 +203,6 @@ def test_what_can_not_be_served_is_said_in_one_line(tmp_path, capsys, own_proces
     with faulty_server(says("x")) as server:
         port = server.base_url.rpartition(":")[2].removesuffix("/v1")
         assert "in use" in refused(capsys, "--pyramid", "embedded", "--port", port)
-
-
-ADMIN = "admin-key-0123456789-abcdef"
-
-
-def test_files_are_read_anew_without_a_request_noticing(slow_servers, tmp_path):
-    """On SIGHUP and for an administrator: good ones answer from then on, bad ones never do."""
-    addresses = {name: server.base_url for name, server in slow_servers.items()}
-    pyramid = write_pyramid(tmp_path, addresses)
-    with (
-        faulty_server(says("#### 42")) as other,
-        program("--pyramid", str(pyramid), PYRAMID_MOA_ADMIN_KEYS=ADMIN) as (process, url, logged),
-        httpx.Client(timeout=20) as client,
-    ):
-
-        def answer():
-            reply = client.post(f"{url}/chat/completions", json=chat_body())
-            assert reply.status_code == 200
-            return reply.json()["choices"][0]["message"]["content"]
-
-        def reload(key=ADMIN):
-            headers = {"authorization": f"Bearer {key}"}
-            return client.post(f"{url.removesuffix('/v1')}/admin/reload", headers=headers)
-
-        early = []
-        asker = threading.Thread(target=lambda: early.append(answer()))
-        asker.start()
-        assert soon(lambda: slow_servers["oracle"].under_way == 1)
-        write_pyramid(tmp_path, {**addresses, "oracle": other.base_url})
-        process.send_signal(signal.SIGHUP)
-        assert soon(lambda: any('"reloaded"' in line for line in logged), within_s=10)
-        assert answer() == "#### 42"
-        asker.join()
-        assert early == ["#### 99"]  # by the oracle that it had been sent to
-
-        pyramid.write_text("members: []")
-        assert (reload(key="not-the-admin-key").status_code, reload(KEY).status_code) == (401, 401)
-        refused = reload()
-        assert refused.status_code == 409
-        assert "the one before serves on" in refused.json()["error"]["message"]
-        process.send_signal(signal.SIGHUP)
-        assert soon(lambda: sum("not reloaded" in line for line in logged) == 2, within_s=10)
-        assert answer() == "#### 42"
-
-        write_pyramid(tmp_path, addresses)
-        assert reload().json()["status"] == "reloaded"
-        assert answer() == "#### 99"
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(20) == 0
 
 
 def test_nobody_reloads_where_there_is_no_administrator(with_a_member_missing):

@@ -18,7 +18,7 @@ from gateway_cases.end_to_end import (
     given_dial,
     named_dial,
 )
-from gateway_cases.hang_ups import hang_up
+from gateway_cases.served_hang_ups import hang_up
 from gateway_cases.vllm_pyramid import (
     gateway_under_way,
     write_long_winded,

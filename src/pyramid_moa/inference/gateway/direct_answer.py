@@ -47,6 +47,7 @@ class Sent:
         self.characters = self.void = 0
         self.is_plain = answers_wanted(request) == 1
         self.usage: dict[str, int] = {}
+        self._request = request
         self._ended: dict[object, object] = {}
         self._wanted = answers_wanted(request)
 
@@ -64,6 +65,11 @@ class Sent:
     def unended(self) -> list[int]:
         """Numbers of the answers that have not."""
         return [index for index in range(self._wanted) if index not in self._ended]
+
+    def block_of(self, model: DirectModel, usage: Mapping[str, Any]) -> dict[str, Any]:
+        """The reason and price of the answer, now that the last model has ended."""
+        block = model.block(usage, None, request=self._request, reasons=self.reasons)
+        return {**block, "void_characters": self.void} if self.void else block
 
     def add(self, chunk: Mapping[str, Any]) -> None:
         """Take note of a chunk."""
@@ -101,6 +107,8 @@ async def direct_whole(
         reply = await model.upstream.relay(_path(request), relayed, until=until, limit_s=limit_s)
     except RelayError as error:
         raise _explained(error) from error
+    if not _is_answer(reply, chat=form.chat):
+        raise unavailable(f"{model.name} gave something else than an answer")
     counts = _counts(reply)
     sent = Sent(request)
     shown = form.own(_shown(reply), chunk=False)
@@ -159,11 +167,12 @@ async def direct_stream(
         # Where every answer had ended, nothing is missing.
         if not last:
             raise _broken_off(error) if began else _explained(error) from error
-    block = model.block(usage, None, request=request, reasons=sent.reasons)
-    if sent.void:
-        block["void_characters"] = sent.void
+    if not began:
+        raise unavailable(f"{model.name} gave something else than an answer")
+    block = sent.block_of(model, usage)
     note(block, known_counts(usage))
-    yield event({**(last or form.own({"choices": []}, chunk=True)), "pyramid": block})
+    # Clients look into every chunk's first choice.
+    yield event({**(last or form.mark(0, block)), "pyramid": block})
     if with_usage:
         yield event(form.usage(known_counts(usage), block))
     yield DONE
@@ -276,7 +285,22 @@ def _shown(reply: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _has_choices(chunk: Mapping[str, Any]) -> bool:
-    return isinstance(chunk.get("choices"), list) and bool(chunk["choices"])
+    """Whether it is a chunk of answers; clients of some servers have been sent other things."""
+    choices = chunk.get("choices")
+    return isinstance(choices, list) and bool(choices) and all(map(_is_object, choices))
+
+
+def _is_answer(reply: Mapping[str, Any], *, chat: bool) -> bool:
+    """Whether clients can read it: what stands in the place of an answer is one."""
+    if not _has_choices(reply):
+        return False
+    if chat:
+        return all(_is_object(choice.get("message")) for choice in reply["choices"])
+    return all(isinstance(choice.get("text"), str) for choice in reply["choices"])
+
+
+def _is_object(value: object) -> bool:
+    return isinstance(value, dict)
 
 
 def _counts(reply: Mapping[str, Any]) -> dict[str, Any]:

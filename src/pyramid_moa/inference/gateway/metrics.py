@@ -45,7 +45,7 @@ class Metrics:
         self._escalations = Counter("escalations", "Judged requests that asked the oracle.", **own)
         self._judged = Counter("judged", "Requests that the router, or the vote, judged.", **own)
         self._degraded = Counter(
-            "degraded", "Answers of the ensemble for want of the oracle.", **own
+            "degraded", "Answers of models that stand in for others, which failed.", **own
         )
         self._calls = Counter(
             "model_calls", "Calls of models by how they ended.", ["model", "result"], **own
@@ -120,6 +120,7 @@ class Metrics:
             self._tokens.labels(kind).inc(usage.get(f"{kind}_tokens", 0))
         self._cost.inc(block.get("cost_usd") or 0.0)
         for one in block.get("choices", [block]):
+            self._degraded.inc(one["degraded"])
             if (distance := one.get("question_distance")) is not None:
                 self._distance.observe(distance)
             if one["route"] == "direct":
@@ -128,7 +129,6 @@ class Metrics:
                 continue
             self._judged.inc()
             self._escalations.inc(one["escalated"])
-            self._degraded.inc(one["degraded"])
             self._oracle_cost.inc(one["oracle_cost_usd"])
             self._p_fails.observe(one["p_ensemble_fails"])
             self._router_s.observe(one["router_s"])

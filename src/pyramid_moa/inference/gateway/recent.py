@@ -52,7 +52,7 @@ class Recent:
     Attributes:
         judged: requests that router or vote judged.
         escalated: how many of them asked the oracle.
-        degraded: how many had to do without it.
+        degraded: answers, judged or not, of models that stand in for others, which failed.
         direct: answers that nobody judged.
         cost_usd: of everything.
         oracle_cost_usd: what the oracle alone would have cost.
@@ -81,13 +81,13 @@ class Recent:
                     at=time.time(), block=one, question=question if self._texts else None
                 )
             )
+            self.degraded += one["degraded"]
             if one["route"] == "direct":
                 self.direct += 1
                 self.oracle_cost_usd += one.get("cost_usd") or 0.0
                 continue
             self.judged += 1
             self.escalated += one["escalated"]
-            self.degraded += one["degraded"]
             self.oracle_cost_usd += one["oracle_cost_usd"]
             for stage, seconds in self._seconds.items():
                 if one[f"{stage}_s"] > 0:

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 import uvicorn
 
@@ -24,7 +24,7 @@ from pyramid_moa.inference.gateway.app import build_app
 from pyramid_moa.inference.gateway.bounded_http import bounded_http
 from pyramid_moa.inference.gateway.gateway import forgiving
 from pyramid_moa.inference.gateway.json_logs import log_as_json
-from pyramid_moa.inference.gateway.late_heads import LateHeads
+from pyramid_moa.inference.gateway.late_heads import Connection, LateHeads
 from pyramid_moa.inference.gateway.settings import GatewaySettings, Load
 from pyramid_moa.router_model.policy import PolicyKind
 
@@ -156,7 +156,8 @@ class _Server(uvicorn.Server):
     async def on_tick(self, counter: int) -> bool:
         # Ten times a second; no request waits for it.
         if counter % 10 == 0:
-            self._late_heads.close(self.server_state.connections)
+            # Those of HTTP/1.1: no other protocol is spoken.
+            self._late_heads.close(cast("set[Connection]", self.server_state.connections))
         return await super().on_tick(counter)
 
     def _hang_up(self) -> None:

@@ -97,7 +97,7 @@ async def first_stream(
     error = _of_time(models[0], error, until)
     if not sent.opened:
         raise error
-    for line in _broken_off(last, request, form, error, sent, note, until):
+    for line in _broken_off(last, form, error, sent, note, until):
         yield line
 
 
@@ -134,7 +134,6 @@ def _handed_over(model: DirectModel, form: ReplyForm, sent: Sent) -> list[bytes]
 
 def _broken_off(
     model: DirectModel,
-    request: CompletionRequest,
     form: ReplyForm,
     error: ApiError,
     sent: Sent,
@@ -142,9 +141,7 @@ def _broken_off(
     until: float,
 ) -> list[bytes]:
     """End a stream that nobody finishes: in an error, or there where the client's time is over."""
-    block = model.block(sent.usage, None, request=request, reasons=sent.reasons)
-    if sent.void:
-        block["void_characters"] = sent.void
+    block = sent.block_of(model, sent.usage)
     is_short = model.plan.is_cut and _is_late(until)
     if is_short:
         block["budget_exhausted"] = True

@@ -1,0 +1,160 @@
+"""Clients that send a request a byte at a time, or half of it: none of them holds a connection."""
+
+import json
+import socket
+import time
+from dataclasses import dataclass
+
+import httpx
+import pytest
+from faulty_server import faulty_server, soon
+from running_gateway import chat_body, says
+from served_program import program, write_pyramid
+
+from pyramid_moa.inference.gateway.late_heads import LateHeads
+
+HEAD_S = BODY_S = 1.5
+# What a busy machine may take besides.
+LATE_S = 15.0
+HEAD = (
+    b"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
+)
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory):
+    """Host and port of the program with short limits."""
+    folder = tmp_path_factory.mktemp("slow")
+    config = folder / "serve.yaml"
+    config.write_text(f"requests: {{head_s: {HEAD_S}, body_s: {BODY_S}}}\n")
+    with faulty_server(says("#### 16")) as server:
+        pyramid = write_pyramid(folder, {"a": server.base_url, "oracle": server.base_url})
+        with program("--pyramid", str(pyramid), "--config", str(config)) as (_, url, _logged):
+            host, port = url.removeprefix("http://").removesuffix("/v1").split(":")
+            yield host, int(port)
+
+
+def end_of(connection):
+    """What still comes before the other side hangs up, and the seconds until then."""
+    begun, came = time.monotonic(), b""
+    connection.settimeout(LATE_S)
+    try:
+        while data := connection.recv(4096):
+            came += data
+    except ConnectionResetError:
+        return came, time.monotonic() - begun
+    return came, time.monotonic() - begun
+
+
+def drips(connection):
+    """Send a byte again and again; the seconds until the other side has hung up."""
+    begun = time.monotonic()
+    while time.monotonic() < begun + LATE_S:
+        try:
+            connection.sendall(b"x")
+        except (BrokenPipeError, ConnectionResetError):
+            break
+        time.sleep(0.05)
+    return time.monotonic() - begun
+
+
+def whole_request():
+    body = json.dumps(chat_body()).encode()
+    return HEAD + f"content-length: {len(body)}\r\n\r\n".encode() + body
+
+
+@pytest.mark.parametrize("sent", [b"", b"P", HEAD])
+def test_half_a_head_is_hung_up_on(address, sent):
+    with socket.create_connection(address) as connection:
+        connection.sendall(sent)
+        came, seconds = end_of(connection)
+    assert came == b""
+    assert HEAD_S / 2 < seconds < LATE_S
+
+
+def test_a_head_that_comes_a_byte_at_a_time_is_hung_up_on(address):
+    with socket.create_connection(address) as connection:
+        assert drips(connection) < LATE_S
+
+
+def test_half_a_head_after_a_request_is_hung_up_on(address):
+    with socket.create_connection(address) as connection:
+        connection.sendall(whole_request())
+        connection.settimeout(LATE_S)
+        assert connection.recv(4096).startswith(b"HTTP/1.1 200")
+        connection.sendall(b"GET /healthz")
+        _, seconds = end_of(connection)
+    assert seconds < LATE_S
+
+
+def test_a_body_that_does_not_come_is_told_so(address):
+    with socket.create_connection(address) as connection:
+        connection.sendall(HEAD + b"content-length: 1000\r\n\r\n{")
+        connection.settimeout(LATE_S)
+        told = connection.recv(4096)
+    assert told.startswith(b"HTTP/1.1 408")
+
+
+def test_a_body_that_goes_on_after_the_answer_is_hung_up_on(address):
+    with socket.create_connection(address) as connection:
+        connection.sendall(b"GET /healthz HTTP/1.1\r\nhost: x\r\ncontent-length: 999999\r\n\r\n")
+        assert drips(connection) < LATE_S
+
+
+def test_connections_that_rest_or_work_are_left_alone(address):
+    """Many slow ones beside it take nothing from a client that rests between two requests."""
+    url = f"http://{address[0]}:{address[1]}"
+    slow = [socket.create_connection(address) for _ in range(50)]
+    try:
+        with httpx.Client(base_url=url, timeout=20) as client:
+            ports = set()
+            for _ in range(3):
+                reply = client.post("/v1/chat/completions", json=chat_body())
+                assert reply.status_code == 200
+                stream = reply.extensions["network_stream"]
+                ports.add(stream.get_extra_info("client_addr"))
+                time.sleep(HEAD_S)
+            assert len(ports) == 1
+        ended = [end_of(connection)[0] for connection in slow]
+        assert ended == [b""] * 50
+    finally:
+        for connection in slow:
+            connection.close()
+    assert soon(lambda: httpx.get(f"{url}/healthz").is_success)
+
+
+@dataclass(eq=False)
+class _Cycle:
+    response_complete: bool = True
+
+
+class _Connection:
+    """As uvicorn's protocols are seen from outside."""
+
+    def __init__(self, cycle=None, resting=None):
+        self.cycle, self.timeout_keep_alive_task = cycle, resting
+        self.transport, self.closed = self, False
+
+    def close(self):
+        self.closed = True
+
+
+def test_each_head_has_its_own_time():
+    now = [0.0]
+    heads = LateHeads(10.0, clock=lambda: now[0])
+    first = _Cycle()
+    fresh, busy = _Connection(), _Connection(_Cycle(response_complete=False))
+    resting, again = _Connection(first, resting=object()), _Connection(first)
+    everybody = [fresh, busy, resting, again]
+    heads.close(everybody)
+    now[0] = 9.0
+    # It has been answered meanwhile, and half of the next head is there: a new one.
+    again.cycle = _Cycle()
+    heads.close(everybody)
+    assert not any(connection.closed for connection in everybody)
+    now[0] = 10.0
+    heads.close(everybody)
+    assert [connection.closed for connection in everybody] == [True, False, False, False]
+    now[0] = 19.0
+    heads.close(everybody)
+    assert [connection.closed for connection in everybody] == [True, False, False, True]
