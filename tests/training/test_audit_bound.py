@@ -26,17 +26,17 @@ def test_a_promise_that_is_just_kept_differs_no_more_often_than_it_may(lost, gai
     rng = np.random.default_rng(4)
     drop, differ = lost - gained, lost + gained + both
     bounds = [
-        bound("max_drop", drop, rng, 300, lost=lost, gained=gained, both=both) for _ in range(200)
+        bound("max_drop", drop, rng, 300, lost=lost, gained=gained, both=both) for _ in range(100)
     ]
-    assert np.mean(np.array(bounds) < differ) <= 0.025 + 2 * (0.025 * 0.975 / 200) ** 0.5
+    assert np.mean(np.array(bounds) < differ) <= 0.025 + 2 * (0.025 * 0.975 / 100) ** 0.5
 
 
 def test_an_accuracy_is_held_against_the_oracles_own():
     rng = np.random.default_rng(5)
     shares = {"lost": 0.03, "gained": 0.01, "both": 0.02}
     accuracy, differ = 1 - shares["lost"] - shares["both"], sum(shares.values())
-    bounds = [bound("target_accuracy", accuracy, rng, 300, **shares) for _ in range(200)]
-    assert np.mean(np.array(bounds) < differ) <= 0.025 + 2 * (0.025 * 0.975 / 200) ** 0.5
+    bounds = [bound("target_accuracy", accuracy, rng, 300, **shares) for _ in range(100)]
+    assert np.mean(np.array(bounds) < differ) <= 0.025 + 2 * (0.025 * 0.975 / 100) ** 0.5
 
 
 def test_more_questions_say_it_more_sharply():

@@ -36,8 +36,8 @@ def ever_broken(rng, allowed, true, audits):
 @pytest.mark.parametrize("allowed", [0.005, 0.02, 0.1, 0.4])
 def test_a_promise_that_is_kept_is_seldom_doubted(allowed):
     rng = np.random.default_rng(0)
-    runs = 400
-    alarms = sum(ever_broken(rng, allowed, allowed, 1000) is not None for _ in range(runs))
+    runs = 200
+    alarms = sum(ever_broken(rng, allowed, allowed, 600) is not None for _ in range(runs))
     assert alarms <= 0.025 * runs + 2 * (0.025 * 0.975 * runs) ** 0.5
 
 
@@ -66,10 +66,20 @@ def test_the_interval_has_the_share_in_it_at_all_times(true):
     rng = np.random.default_rng(2)
     runs, missed = 200, 0
     for _ in range(runs):
-        hits = np.cumsum(rng.random(400) < true)
-        bounds = [share_bounds(int(k), n, level=0.05) for n, k in enumerate(hits, 1)]
-        missed += not all(low <= true <= high for low, high in bounds)
+        hits = np.cumsum(rng.random(300) < true).tolist()
+        # What the interval leaves out is what so much speaks against.
+        missed += any(
+            log_evidence_against(true, k, n) >= math.log(20) for n, k in enumerate(hits, 1)
+        )
     assert missed <= 0.05 * runs + 2 * (0.05 * 0.95 * runs) ** 0.5
+
+
+@pytest.mark.parametrize(("hits", "of"), [(0, 5), (1, 7), (7, 90), (60, 61), (5, 5)])
+def test_a_share_is_in_the_interval_where_little_speaks_against_it(hits, of):
+    low, high = share_bounds(hits, of, level=0.05)
+    for share in np.linspace(0, 1, 201):
+        doubted = log_evidence_against(float(share), hits, of) >= math.log(20)
+        assert doubted == (not low < share < high) or share in (0, 1)
 
 
 def test_the_intervals_ends_are_where_the_doubt_is_large_enough():
