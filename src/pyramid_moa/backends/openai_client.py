@@ -27,6 +27,7 @@ from pyramid_moa.backends.openai_errors import (
     UnreachableError,
 )
 from pyramid_moa.backends.openai_proxy import basic_credentials, proxy_for
+from pyramid_moa.backends.outgoing import outgoing_headers
 
 __all__ = ["MAX_BODY_BYTES", "OpenAIClient"]
 
@@ -182,7 +183,7 @@ class OpenAIClient:
             self.url(path),
             data=body,
             # Not the session's: those would be shown to a proxy as well, the key among them.
-            headers=self.headers,
+            headers={**self.headers, **outgoing_headers()},
             proxy=proxy.url if proxy is not None else None,
             proxy_headers=proxy.headers if proxy is not None else None,
             timeout=limits,

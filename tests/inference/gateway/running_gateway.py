@@ -20,6 +20,7 @@ from pyramid_moa.inference.gateway.bounded_http import bounded_http
 from pyramid_moa.inference.gateway.gateway import serving_spec
 from pyramid_moa.inference.gateway.serve import _listening
 from pyramid_moa.inference.gateway.settings import AuditSettings, Faults, GatewaySettings
+from pyramid_moa.inference.gateway.tracing import Tracing
 
 KEY = "client-key-0123456789-abcdef"
 UPSTREAM_KEY = "sk-upstream-0123456789-secret"
@@ -114,9 +115,11 @@ def text_of(chunks: list[Any]) -> str:
 
 
 @contextmanager
-def running(gate: Gate, settings: GatewaySettings, keys: list[str]) -> Iterator[tuple[str, Any]]:
+def running(
+    gate: Gate, settings: GatewaySettings, keys: list[str], *, tracing: Tracing | None = None
+) -> Iterator[tuple[str, Any]]:
     """Serve a gate's application in a thread: its address and its server."""
-    app = build_app(gate, settings, keys=keys)
+    app = build_app(gate, settings, keys=keys, tracing=tracing)
     with _listening("127.0.0.1", 0) as listener:
         config = uvicorn.Config(
             app,
@@ -148,6 +151,7 @@ def running_gateway(
     spec: Mapping[str, Any] | None = None,
     audit: float = 0.0,
     oracles: int = 1,
+    tracing: Tracing | None = None,
     **gate_options: Any,
 ) -> Iterator[RunningGateway]:
     """A gateway in front of a server for each model, the oracles' last; audits are off."""
@@ -173,5 +177,5 @@ def running_gateway(
             own.name: OpenAIBackend(serving_spec(own, settings.faults)) for own in config.models
         }
         gate = stack.enter_context(Gate(config, backends, **gate_options))
-        base_url, server = stack.enter_context(running(gate, settings, keys or []))
+        base_url, server = stack.enter_context(running(gate, settings, keys or [], tracing=tracing))
         yield RunningGateway(base_url=base_url, servers=servers, gate=gate, server=server)

@@ -66,6 +66,7 @@ def test_the_gateway_decides_as_evaluate_does(which, policy, request, tmp_path):
         httpx.Client(timeout=20) as client,
     ):
         model = "pyramid@sequential" if policy else "pyramid"
+        unlike = 0
         for number, (row, query) in enumerate(zip(rows, queries, strict=True)):
             stream = number % 5 == 0
             body = chat_body(query.question, stream=stream, model=model)
@@ -75,6 +76,12 @@ def test_the_gateway_decides_as_evaluate_does(which, policy, request, tmp_path):
                 continue
             data = [line[6:] for line in reply.text.splitlines() if line.startswith("data: {")]
             why = json.loads(data[-1] if stream else reply.text)["pyramid"]
+            if why["route"] == "direct":
+                # A rule of the gateway's, before anything is decided: it may be wrong of one in a
+                # hundred questions of the trained kind.
+                assert why["cause"] == "out_of_distribution"
+                unlike += 1
+                continue
             assert why["answer"] == row["final_answer"]
             assert why["escalated"] == row["escalated"]
             assert why["models_called"] == row["models_called"]
@@ -86,6 +93,7 @@ def test_the_gateway_decides_as_evaluate_does(which, policy, request, tmp_path):
                 assert why["p_ensemble_fails"] == row["p_ensemble_fails"]
                 assert why["p_oracle_right"] == row["p_oracle_right"]
     assert 0 < sum(row["escalated"] for row in rows) < len(rows)
+    assert unlike <= 0.05 * len(rows)
 
 
 def test_the_embedded_pyramid_served_answers_as_the_gate_does():

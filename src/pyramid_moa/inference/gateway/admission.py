@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 
 from pyramid_moa.inference.gateway.api_error import overloaded
 from pyramid_moa.inference.gateway.settings import Load
+from pyramid_moa.inference.gateway.tracing import stage
 
 __all__ = ["Admission"]
 
@@ -46,8 +47,9 @@ class Admission:
         self.waiting += 1
         try:
             longest = asyncio.get_running_loop().time() + self._load.queue_wait_s
-            async with asyncio.timeout_at(min(longest, until)):
-                await self._places.acquire()
+            with stage("admission"):
+                async with asyncio.timeout_at(min(longest, until)):
+                    await self._places.acquire()
         except TimeoutError:
             raise overloaded(self._wait_s()) from None
         finally:

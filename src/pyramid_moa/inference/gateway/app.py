@@ -39,6 +39,7 @@ from pyramid_moa.inference.gateway.plan import Gated, check_names
 from pyramid_moa.inference.gateway.recent import Recent
 from pyramid_moa.inference.gateway.reply import event, json_text
 from pyramid_moa.inference.gateway.settings import GatewaySettings
+from pyramid_moa.inference.gateway.tracing import RequestStage, Tracing
 
 __all__ = ["build_app"]
 
@@ -58,6 +59,7 @@ def build_app(
     admin_keys: list[str] | None = None,
     reopen: Callable[[], Gate] | None = None,
     retired: Callable[[], None] = lambda: None,
+    tracing: Tracing | None = None,
 ) -> Starlette:
     """Make the ASGI application; its ``state.reload`` reloads, as ``/admin/reload`` does.
 
@@ -68,6 +70,7 @@ def build_app(
         admin_keys: of those who may reload; nobody may by HTTP without.
         reopen: opens the gate anew from its files; None for one that has none.
         retired: told after a reload, when what answered before it has been closed.
+        tracing: makes the spans of requests; the application closes it when it ends.
 
     Raises:
         ConfigError: a name can't be served by; see ``check_names``.
@@ -80,6 +83,7 @@ def build_app(
         Door(admin_keys, settings.access) if admin_keys else None,
         reopen,
         retired,
+        tracing or Tracing(),
     )
 
     @asynccontextmanager
@@ -153,10 +157,12 @@ class _Site:
         admin_door: Door | None,
         reopen: Callable[[], Gate] | None,
         retired: Callable[[], None],
+        tracing: Tracing,
     ) -> None:
         self.settings = settings
         self.door = door
         self.metrics = Metrics()
+        self.tracing = tracing
         self.admission = Admission(settings.load)
         self.recent = Recent(decisions=settings.page.decisions, texts=settings.page.texts)
         self.generations: Generations
@@ -183,6 +189,8 @@ class _Site:
 
     async def close(self) -> None:
         await self.generations.close()
+        # What is not sent yet may have to wait for its receiver.
+        await asyncio.to_thread(self.tracing.close)
 
     async def reload(self) -> None:
         """Open the gate anew from its files.
@@ -311,6 +319,12 @@ class _Completions:
         self._kind = kind
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        with self._site.tracing.request(scope["path"], Headers(scope=scope)) as traced:
+            await self._traced(scope, receive, send, traced)
+
+    async def _traced(
+        self, scope: Scope, receive: Receive, send: Send, traced: RequestStage
+    ) -> None:
         account, started = _Account(), time.perf_counter()
         status = 500
         begun = False
@@ -347,6 +361,15 @@ class _Completions:
             seconds = time.perf_counter() - started
             self._site.metrics.ended(account.model, account.route, status, seconds)
             fields = {**account.fields(), "status": status, "seconds": round(seconds, 6)}
+            if traced.trace_id is not None:
+                fields["trace_id"] = traced.trace_id
+            traced.answered(
+                status=status,
+                model=account.model,
+                block=account.block or {},
+                usage=account.usage or {},
+                code=account.code,
+            )
             _log.info("request", extra={"fields": fields})
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send, account: _Account) -> None:

@@ -14,6 +14,7 @@ from pyramid_moa.data_prep.graded import graded_generation
 from pyramid_moa.inference.course import Rules
 from pyramid_moa.inference.gateway.promise_watch import PromiseWatch, watches_of
 from pyramid_moa.inference.gateway.settings import AuditSettings
+from pyramid_moa.inference.gateway.tracing import stage
 from pyramid_moa.inference.gateway.upstream import Upstream
 from pyramid_moa.records import Decision, Generation, Query
 from pyramid_moa.router_model.policy import OperatingPoint
@@ -203,6 +204,12 @@ class Audit:
             )
 
     async def _ask(self, rules: Rules, question: str, decision: Decision) -> None:
+        with stage("audit") as audited:
+            agrees = await self._compare(rules, question, decision)
+            audited.note(agrees=agrees)
+
+    async def _compare(self, rules: Rules, question: str, decision: Decision) -> bool | None:
+        """Whether the oracle says the same; None where it could not be asked."""
         loop = asyncio.get_running_loop()
         prompt, sampling = rules.pyramid.prompt.render(question), rules.pyramid.sampling
         outcome = await self._oracle.ask(prompt, sampling, until=loop.time() + self._deadline_s)
@@ -211,7 +218,7 @@ class Audit:
         self.count.cost_usd += row.cost_usd or 0.0
         if row.error is not None:
             self.count.failed += 1
-            return
+            return None
         believed = None
         if decision.p_oracle_right is not None:
             fails = decision.p_ensemble_fails + 1.0 - decision.p_oracle_right
@@ -220,6 +227,7 @@ class Audit:
         if (watch := self._watch(rules, decision)) is not None:
             watch.add(differs=not agrees)
         self._warn()
+        return agrees
 
     def _watch(self, rules: Rules, decision: Decision) -> PromiseWatch | None:
         """The watch over what was promised of a decision; none is where the point had no say."""

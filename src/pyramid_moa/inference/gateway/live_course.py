@@ -18,6 +18,7 @@ from pyramid_moa.inference.budget import Budget, expected_calls
 from pyramid_moa.inference.course import Course, Rules
 from pyramid_moa.inference.gateway.judges import Judges
 from pyramid_moa.inference.gateway.late_calls import any_text, cut_short, rescued, taken_over
+from pyramid_moa.inference.gateway.tracing import stage
 from pyramid_moa.inference.gateway.upstream import Upstream
 from pyramid_moa.records import Decision, Query
 from pyramid_moa.router_model.route import Belief
@@ -322,7 +323,8 @@ class _Way:
     async def _judge(self, work: Callable[[], _T]) -> _T:
         answers = self._outcomes.values()
         texts = [self._query.question, *(a.text for a in answers if isinstance(a, Completion))]
-        return await self._models.judges.run(work, characters=sum(map(len, texts)))
+        with stage("router"):
+            return await self._models.judges.run(work, characters=sum(map(len, texts)))
 
     def _is_late(self) -> bool:
         return self._loop.time() >= self._until

@@ -1,12 +1,15 @@
 """One call of a model: what its breaker is told, and whose fault it is where it takes too long."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Literal
 
 from pyramid_moa.backends import Failure
+from pyramid_moa.backends.outgoing import sending_with
 from pyramid_moa.inference.gateway.circuit_breaker import CircuitBreaker, Permit
 from pyramid_moa.inference.gateway.settings import Faults
+from pyramid_moa.inference.gateway.tracing import NO_STAGE, Stage
 
 __all__ = ["CallResult", "ModelCall"]
 
@@ -26,6 +29,7 @@ class ModelCall:
 
     Attributes:
         permit: of the breaker; None for a call that may not be made.
+        stage: of the request that it is made for.
     """
 
     def __init__(
@@ -34,6 +38,7 @@ class ModelCall:
         breaker: CircuitBreaker,
         faults: Faults,
         ended: Callable[[str, CallResult, float], None],
+        stage: Callable[[], Stage] = lambda: NO_STAGE,
     ) -> None:
         """Ask the breaker for leave.
 
@@ -42,12 +47,25 @@ class ModelCall:
             breaker: the model's.
             faults: how long a call may take.
             ended: told the model's name, how the call ended, and after how many seconds.
+            stage: begins what a trace has of the call.
         """
         self.permit: Permit | None = breaker.admit()
         self._name, self._breaker, self._faults, self._ended = name, breaker, faults, ended
         self._started = asyncio.get_running_loop().time()
         self._began_at: float | None = None
         self._settled = False
+        self.stage = stage() if self.permit is not None else NO_STAGE
+
+    def sending(self) -> AbstractContextManager[None]:
+        """What is sent meanwhile says which trace it belongs to."""
+        return sending_with(headers) if (headers := self.stage.headers) else nullcontext()
+
+    def note_usage(self, reply: Mapping[str, object]) -> None:
+        """Tell the trace of the tokens that a server has counted, if it has."""
+        usage = reply.get("usage") if self.stage is not NO_STAGE else None
+        if isinstance(usage, dict):
+            counts = [usage.get(f"{kind}_tokens") for kind in ("prompt", "completion")]
+            self.stage.note_tokens(*(n if isinstance(n, int) else None for n in counts))
 
     def begin(self) -> None:
         """The model has been given the prompt: what it takes from now on is its own doing."""
@@ -99,6 +117,8 @@ class ModelCall:
             _tell(self.permit, result)
         seconds = asyncio.get_running_loop().time() - self._started
         self._ended(self._name, result, seconds)
+        self.stage.note(result=result)
+        self.stage.end(error=None if result == "answered" else result)
 
 
 def _tell(permit: Permit, result: CallResult) -> None:

@@ -26,6 +26,7 @@ from pyramid_moa.inference.gateway.gateway import forgiving
 from pyramid_moa.inference.gateway.json_logs import log_as_json
 from pyramid_moa.inference.gateway.late_heads import Connection, LateHeads
 from pyramid_moa.inference.gateway.settings import GatewaySettings, Load
+from pyramid_moa.inference.gateway.tracing import open_tracing
 from pyramid_moa.router_model.policy import PolicyKind
 
 __all__ = ["serve"]
@@ -66,12 +67,14 @@ def serve(
         BackendError: a model can't be loaded.
         CheckpointError: the checkpoint is damaged or does not fit.
         ConfigError: a file or option is wrong, or other machines could ask without a key.
+        MissingExtraError: traces are wanted, and the extra ``otel`` is not installed.
         OSError: the address is in use, or none of this machine's.
     """
     settings = GatewaySettings() if config is None else load_config(GatewaySettings, config)
     keys = read_keys(settings.access, os.environ)
     admin_keys = read_admin_keys(settings.access, os.environ)
     check_bind(host, settings.access, keys=bool(keys))
+    tracing = open_tracing(settings.telemetry, os.environ)
     # Before models are loaded, which may take minutes.
     with _listening(host, port) as listener:
         log_as_json()
@@ -89,7 +92,13 @@ def serve(
         gate = open_gate()
         _say_narrow(gate.rules.pyramid, settings.load, log)
         app = build_app(
-            gate, settings, keys=keys, admin_keys=admin_keys, reopen=open_gate, retired=_settle
+            gate,
+            settings,
+            keys=keys,
+            admin_keys=admin_keys,
+            reopen=open_gate,
+            retired=_settle,
+            tracing=tracing,
         )
         server = _Server(
             uvicorn.Config(

@@ -15,6 +15,7 @@ __all__ = [
     "OutOfDistribution",
     "PageSettings",
     "RequestLimits",
+    "Telemetry",
 ]
 
 
@@ -278,6 +279,34 @@ class PageSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Telemetry:
+    """Traces for OpenTelemetry, sent by OTLP over HTTP.
+
+    What OpenTelemetry's own environment variables say holds, too.
+
+    Attributes:
+        enabled: whether there are any; null where ``OTEL_TRACES_EXPORTER`` is ``otlp``.
+        endpoint: address of the collector, such as ``http://127.0.0.1:4318/v1/traces``; null for
+            that of the environment (``OTEL_EXPORTER_OTLP_ENDPOINT``), or this machine's.
+    """
+
+    enabled: bool | None = None
+    endpoint: str | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what makes no sense.
+
+        Raises:
+            ConfigError: an endpoint that is no address.
+        """
+        endpoint = self.endpoint
+        good = endpoint is None or endpoint.startswith(("http://", "https://"))
+        # It is not repeated: it may hold a password.
+        found = "another text"
+        _check("telemetry", [("endpoint", "an address of http or https, or null", found, good)])
+
+
+@dataclass(frozen=True, kw_only=True)
 class GatewaySettings:
     """All of it; every part has defaults that are meant to be served with.
 
@@ -289,6 +318,7 @@ class GatewaySettings:
         audit: accepted answers that the oracle is asked about.
         page: what is shown to people.
         out_of_distribution: questions unlike those of training.
+        telemetry: traces.
         unsupported: what becomes of a request that the router was not trained to judge (tools,
             images, several turns, a system prompt of its own, a question unlike those of training,
             ...): ``oracle`` hands it to the
@@ -302,4 +332,5 @@ class GatewaySettings:
     audit: AuditSettings = field(default_factory=AuditSettings)
     page: PageSettings = field(default_factory=PageSettings)
     out_of_distribution: OutOfDistribution = field(default_factory=OutOfDistribution)
+    telemetry: Telemetry = field(default_factory=Telemetry)
     unsupported: Literal["oracle", "refuse"] = "oracle"

@@ -20,6 +20,7 @@ from pyramid_moa.inference.gateway.circuit_breaker import CircuitBreaker
 from pyramid_moa.inference.gateway.model_call import CallResult, ModelCall
 from pyramid_moa.inference.gateway.settings import Faults
 from pyramid_moa.inference.gateway.spending import PaidFor, Spending, prompt_characters
+from pyramid_moa.inference.gateway.tracing import Stage, traced_call
 
 __all__ = ["Upstream", "piece_of"]
 
@@ -97,7 +98,8 @@ class Upstream:
             return self._left_out()
         try:
             async with asyncio.timeout_at(call.end(until, limit_s)):
-                outcome = await self._asked(call, prompt, sampling)
+                with call.sending():
+                    outcome = await self._asked(call, prompt, sampling)
         except TimeoutError:
             return call.timed_out(until)
         except Exception:
@@ -109,6 +111,7 @@ class Upstream:
         if isinstance(outcome, Failure):
             call.settle("failed" if outcome.can_retry else "refused")
             return replace(outcome, message=self._for_clients(outcome.message))
+        call.stage.note_tokens(outcome.prompt_tokens, outcome.completion_tokens)
         call.settle("answered")
         return outcome
 
@@ -186,7 +189,8 @@ class Upstream:
 
         try:
             async with asyncio.timeout_at(call.end(until, limit_s)):
-                reply = await self._hedged(call, once)
+                with call.sending():
+                    reply = await self._hedged(call, once)
         except TimeoutError as error:
             raise RelayError(call.timed_out(until).message, can_retry=True) from error
         except RelayError as error:
@@ -198,6 +202,7 @@ class Upstream:
         except BaseException:
             call.settle("given_up")
             raise
+        call.note_usage(reply)
         call.settle("answered")
         return reply
 
@@ -239,10 +244,12 @@ class Upstream:
                     while True:
                         # Around each wait, not around what the caller does with a chunk.
                         async with asyncio.timeout_at(next_by()):
-                            chunk = await anext(chunks, None)
+                            with call.sending():
+                                chunk = await anext(chunks, None)
                         if chunk is None:
                             break
                         call.shows_life()
+                        call.note_usage(chunk)
                         yield chunk
             finally:
                 self._places.release()
@@ -276,6 +283,10 @@ class Upstream:
         if self._local is not None:
             await self._local.close()
 
+    def _stage(self) -> Stage:
+        spec = self.spec
+        return traced_call(spec.name, served_as=spec.model, provider=spec.backend)
+
     def _for_clients(self, message: str) -> str:
         """A message without the server's address, which is nobody's outside."""
         return message.replace(self._address, self.spec.name) if self._address else message
@@ -298,10 +309,11 @@ class Upstream:
         return call, self._relay
 
     def _begin(self) -> ModelCall:
-        return ModelCall(self.spec.name, self.breaker, self._faults, self._ended)
+        return ModelCall(self.spec.name, self.breaker, self._faults, self._ended, self._stage)
 
     def _left_out(self) -> Failure:
         self._ended(self.spec.name, "left_out", 0.0)
+        self._stage().end(error="left_out")
         return Failure(
             message=f"{self.spec.name} failed too often and is left alone for "
             f"{self.breaker.closes_in_s:.1f} s more",
