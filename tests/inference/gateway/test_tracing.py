@@ -14,7 +14,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from running_gateway import KEY, QUESTION, UPSTREAM_KEY, chat_body, fails, running_gateway, says
-from test_serve import program, write_pyramid
+from served_program import program, write_pyramid
 
 from pyramid_moa.errors import ConfigError, MissingExtraError
 from pyramid_moa.inference.gateway import tracing
