@@ -3,7 +3,14 @@
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, get_args
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    generate_latest,
+)
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
@@ -29,6 +36,7 @@ class Metrics:
     def __init__(self) -> None:
         """Begin with nothing counted."""
         self._registry = CollectorRegistry()
+        ProcessCollector(registry=self._registry)
         own: dict[str, Any] = {"namespace": "pyramid_moa", "registry": self._registry}
         self._requests = Counter(
             "requests",
@@ -87,6 +95,8 @@ class Metrics:
         self._oracle_cost = Counter(
             "oracle_cost_usd", "What asking the oracle every time would have cost.", **own
         )
+        # It may fall: members' calls are paid for, too.
+        self._saved = Gauge("saved_usd", "Against asking the oracle every time.", **own)
         self._in_progress = Gauge("requests_in_progress", "Worked on now.", **own)
         self._waiting = Gauge("requests_waiting", "Waiting for their turn.", **own)
 
@@ -130,6 +140,7 @@ class Metrics:
             self._judged.inc()
             self._escalations.inc(one["escalated"])
             self._oracle_cost.inc(one["oracle_cost_usd"])
+            self._saved.inc(one["saved_usd"])
             self._p_fails.observe(one["p_ensemble_fails"])
             self._router_s.observe(one["router_s"])
             for stage in ("members", "oracle"):

@@ -54,6 +54,7 @@ class Recent:
         escalated: how many of them asked the oracle.
         degraded: answers, judged or not, of models that stand in for others, which failed.
         direct: answers that nobody judged.
+        unlike: those of them to questions unlike those of training.
         cost_usd: of everything.
         oracle_cost_usd: what the oracle alone would have cost.
     """
@@ -65,7 +66,7 @@ class Recent:
             decisions: how many are kept.
             texts: whether questions are kept with them.
         """
-        self.judged = self.escalated = self.degraded = self.direct = 0
+        self.judged = self.escalated = self.degraded = self.direct = self.unlike = 0
         self.cost_usd = self.oracle_cost_usd = 0.0
         self._texts = texts
         self._last: deque[RecentDecision] = deque(maxlen=decisions)
@@ -84,6 +85,7 @@ class Recent:
             self.degraded += one["degraded"]
             if one["route"] == "direct":
                 self.direct += 1
+                self.unlike += one["cause"] == "out_of_distribution"
                 self.oracle_cost_usd += one.get("cost_usd") or 0.0
                 continue
             self.judged += 1

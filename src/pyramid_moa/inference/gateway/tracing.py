@@ -1,8 +1,8 @@
 """One span a stage of a request, for OpenTelemetry; nothing at all where nobody wants traces.
 
 A span has names, numbers and reasons in a word, never a text that anybody wrote. Which request a
-stage belongs to is known from the context of its task: ``stage`` and ``traced_call`` need no more than
-their names.
+stage belongs to is known from the context of its task: ``stage`` and ``traced_call`` need no more
+than their names.
 """
 
 from collections.abc import Iterator, Mapping
