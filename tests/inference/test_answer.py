@@ -7,6 +7,8 @@ import pytest
 from pyramid_moa.data_prep.datasets import load_queries
 from pyramid_moa.errors import BackendError, DataError
 from pyramid_moa.inference.answer import answer_file
+from pyramid_moa.router_model.router import Router
+from pyramid_moa.training.known_questions_fit import fit_known_questions
 
 COUNT = 70
 
@@ -26,6 +28,20 @@ def gate(fake_gate):
         return "0" if number % 3 else "1"
 
     return fake_gate({"a": "0", "b": third, "oracle": "2"})
+
+
+def test_questions_unlike_those_of_training_are_said(fake_gate, dataset, tmp_path):
+    router = Router.load("pretrained:numeric")
+    router.known = fit_known_questions([f"What is {k}?" for k in range(300)])
+    for text, count in (("What is {}?", 0), ("Write a poem about {} swans.", 1)):
+        path, said = tmp_path / "other.jsonl", []
+        rows = [json.dumps({"question": text.format(k + 150)}) for k in range(8)]
+        path.write_text("\n".join(rows))
+        gate, _ = fake_gate({"a": "1", "b": "1", "oracle": "2"}, router=router)
+        queries = load_queries(str(path))
+        answer_file(gate, queries, tmp_path / text[:5], identity="", say=said.append)
+        assert len(said) == count
+    assert said[0].startswith("8 of 8 questions are unlike those that the router was trained on")
 
 
 def read(path):

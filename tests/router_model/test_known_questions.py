@@ -137,3 +137,10 @@ def test_card_and_weights_have_to_agree_on_it(known, make_router, tmp_path):
     files.card.write_text(other.to_json(), encoding="utf-8")
     with pytest.raises(CheckpointError, match="in one file alone"):
         read_checkpoint(files.folder)
+
+
+def test_figures_on_questions_of_another_kind_are_remarked_on(known, texts):
+    assert known.remark(texts["test"]) is None
+    assert known.remark([]) is None
+    mixed = [*texts["test"][:90], *list(STRANGERS.values())[:6] * 2]
+    assert known.remark(mixed).startswith("12 of 102 questions are unlike")

@@ -11,6 +11,7 @@ from pyramid_moa.data_prep.labelled_run import read_labelled_run
 from pyramid_moa.errors import CheckpointError, ConfigError, DataError, RunFolderError
 from pyramid_moa.router_model.router import Router
 from pyramid_moa.training.evaluate import evaluate
+from pyramid_moa.training.known_questions_fit import fit_known_questions
 from pyramid_moa.training.replay import score_run
 
 # As the design names them.
@@ -115,6 +116,23 @@ def test_questions_that_were_seen_in_training_are_said(imported_run, trained, tm
     count = len(read_labelled_run(imported_run).of_split("train"))
     assert said == [f"the router has seen {count} of these questions in training"]
     assert said[0] in (tmp_path / "report" / "report.html").read_text(encoding="utf-8")
+
+
+def test_questions_unlike_those_of_training_are_said(imported_run, trained, tmp_path):
+    router = Router.load(trained)
+    assert router.known.questions == router.card.known_questions["questions"] > 99
+    said = []
+    evaluate(imported_run, tmp_path / "report", router=trained, say=said.append)
+    assert not said
+    router.known = fit_known_questions([f"What is {k}?" for k in range(300)])
+    router.save(tmp_path / "other")
+    metrics = evaluate(
+        imported_run, tmp_path / "report", router=tmp_path / "other", say=said.append
+    )
+    remark = f"{metrics['n']} of {metrics['n']} questions are unlike those that the router was"
+    assert len(said) == 1
+    assert said[0].startswith(remark)
+    assert remark in (tmp_path / "report" / "report.html").read_text(encoding="utf-8")
 
 
 def test_the_vote_rule(labelled_run, tmp_path):

@@ -65,7 +65,8 @@ def answer_file(
         output: the JSONL file; an earlier one is replaced when the new one is complete.
         identity: what the answers depend on; a partial file of another identity is refused.
         budget: of each question.
-        say: told when an interrupted run is gone on with.
+        say: told when an interrupted run is gone on with, and where questions are unlike those
+            that the router was trained on.
 
     Returns:
         The totals.
@@ -95,6 +96,8 @@ def answer_file(
                 _append(file, new)
                 rows.extend(new)
                 bar.advance(len(batch), note=f"{sum(row['escalated'] for row in rows)} escalated")
+        if remark := _remark(gate, [row["question"] for row in rows]):
+            say(remark)
         write_text_atomically(output, "".join(_line(row) for row in rows))
         partial.unlink()
     return AnswerTotals(
@@ -105,6 +108,12 @@ def answer_file(
         cost_usd=sum(row["cost_usd"] for row in rows),
         oracle_cost_usd=sum(row["oracle_cost_usd"] for row in rows),
     )
+
+
+def _remark(gate: Gate, questions: Sequence[str]) -> str | None:
+    router = gate.rules.router
+    known = router.known if router is not None else None
+    return known.remark(questions) if known is not None else None
 
 
 def decision_row(query: Query, decision: Decision) -> dict[str, Any]:

@@ -8,7 +8,7 @@ its form, and "Hello!" in what it lacks.
 
 import re
 import zlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -114,6 +114,7 @@ class Distance:
     part: str
 
 
+_BY_CHANCE = 0.05
 _TABLES = ("words", "letters", "absent")
 _TENSORS = ("centre", "whitening", *_TABLES)
 
@@ -141,6 +142,17 @@ class KnownQuestions:
         parts = (self.rarity.parts(question_profile(question)) - self.middle) / self.spread
         place = int(parts.argmax())
         return Distance(value=float(parts[place]), part=PARTS[place])
+
+    def remark(self, questions: Collection[str]) -> str | None:
+        """What has to be said of figures on some questions; None where they are of the kind."""
+        unlike = sum(self.distance(question).value > 1 for question in questions)
+        # As many as a hundred of the kind may have by chance.
+        if unlike <= max(1, _BY_CHANCE * len(questions)):
+            return None
+        return (
+            f"{unlike} of {len(questions)} questions are unlike those that the router was trained "
+            "on: what it says of their answers may not hold"
+        )
 
     def told(self) -> dict[str, Any]:
         """What ``router.json`` says of it."""

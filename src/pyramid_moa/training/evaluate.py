@@ -88,6 +88,11 @@ def evaluate(
         if seen := _seen(data, loaded, positions):
             extra["note"] = f"the router has seen {seen} of these questions in training"
             say(extra["note"])
+        if loaded.known is not None:
+            texts = [data.queries[index].question for index in positions]
+            if remark := loaded.known.remark(texts):
+                extra["unlike the training"] = remark
+                say(remark)
     outcomes = replay(data, positions, scores, chosen, router=loaded)
     if loaded is None:
         points, dial = [PointResult(point=chosen, outcomes=outcomes)], None
