@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import pytest
+from faulty_server import text_reply
 from running_gateway import QUICK, chat_body, fails, running_gateway, says, text_of
 
 from pyramid_moa.data_prep.datasets import load_queries
@@ -78,8 +79,19 @@ def test_headers_say_why(options):
         assert gateway.post(chat_body(model="a")).headers["x-pyramid-cause"] == "by_name"
 
 
+def continues(request):
+    """A server that continues each of several texts."""
+    if request.body is None:
+        return {"data": [{"id": "m"}]}
+    choices = [
+        {**text_reply("17")["choices"][0], "index": place}
+        for place, _ in enumerate(request.body["prompt"])
+    ]
+    return {**text_reply("17"), "choices": choices}
+
+
 def test_of_several_questions_the_furthest_counts(options, texts):
-    with running_gateway(ANSWERS, **options) as gateway:
+    with running_gateway({**ANSWERS, "oracle": continues}, **options) as gateway:
         body = {"model": "pyramid", "prompt": [texts[0], POEM]}
         refused = replace(SETTINGS, unsupported="refuse")
         assert gateway.post(body, "/v1/completions").json()["pyramid"]["route"] == "direct"
