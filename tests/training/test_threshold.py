@@ -170,6 +170,12 @@ def test_a_promise_is_stored_with_what_it_rests_on(imported_run, router, target)
     assert (promise.kind, promise.value, promise.confidence) == (kind, value, 0.95)
     assert promise.questions == point.questions == 50
     assert promise.method.startswith("learn then test")
+    # What may be lost, and what differs without a loss.
+    least = {"max_drop": value, "target_accuracy": 0.0}.get(kind)
+    if least is None:
+        assert promise.most_differ is None
+    else:
+        assert least < promise.most_differ <= 1
     assert ("no dearer than" in promise.method) == (
         kind in ("target_cost_ratio", "max_usd_per_1000")
     )

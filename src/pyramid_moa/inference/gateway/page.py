@@ -100,13 +100,7 @@ def _figures(recent: Recent, audit: AuditCount, *, texts: bool) -> dict[str, Any
 
 def _warnings(audit: AuditCount) -> list[str]:
     """What whoever serves ought to know."""
-    if not audit.has_drifted:
-        return []
-    return [
-        "Accepted answers differ from the oracle's more often than the router's probabilities "
-        "allow: its promise no longer holds for these questions. Label some of them and train "
-        "again."
-    ]
+    return [f"{said[0].upper()}{said[1:]}." for said in audit.alarms.values()]
 
 
 def _share(value: float | None) -> str:
