@@ -1,108 +1,180 @@
 """The gateway: how much time it adds to its models', and how many requests a second it bears.
 
     python benchmarks/gateway.py [--rate 50] [--requests 1000] [--delay-ms 100] [--rounds 3]
+        [--cases added throughput router] [--router CHECKPOINT] [--no-litellm] [--out FILE]
 
-In front of three members that answer after a fixed time and always agree. Each round asks one of
-them by itself first, then the gateway; what the gateway adds is the difference. Everything runs on
-this machine, so other work on it is measured too: the load before each round is printed.
+added       in front of three members that answer after a fixed time and always agree. Each round
+            asks one of them by itself first, then the gateway, then LiteLLM's proxy with that one
+            model behind it; what either adds is the difference to the model by itself.
+throughput  models that answer at once; gateway and proxy in turn, each on one core of its own with
+            one worker, 16 clients that wait for one answer after another.
+router      scoring and decision without anything around them.
+
+Everything runs on this machine, so other work on it is measured too: the load before each round is
+printed. The proxy lives in an environment of its own, .venv-litellm, which is made where it is
+missing.
 """
 
 import argparse
 import asyncio
 import json
 import os
-import subprocess
-import sys
-import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from gateway_cases.load import Latencies, at_a_rate, one_after_another
+from gateway_cases.router_timing import CASES, time_router
+from gateway_cases.served import Served, clear_of, gateway, litellm_proxy, stub_models
 
-_STUB = Path(__file__).parent / "gateway_cases" / "stub_models.py"
-_MODELS = ("a", "b", "c", "oracle")
+_CLIENTS = 16
+_GATEWAY, _LITELLM = "the gateway", "LiteLLM's proxy"
+_Row = dict[str, Any]
 
 
-def main() -> None:
-    """Measure, and print a table."""
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure, and print tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rate", type=float, default=50.0, help="requests a second")
     parser.add_argument("--requests", type=int, default=1000, help="of each measurement")
     parser.add_argument("--delay-ms", type=float, default=100.0, help="of a model")
     parser.add_argument("--rounds", type=int, default=3)
+    names = ["added", "throughput", "router"]
+    parser.add_argument("--cases", nargs="+", default=names, choices=names)
     parser.add_argument("--router", default=None, help="a checkpoint; else the vote rule")
-    options = parser.parse_args()
+    parser.add_argument("--no-litellm", action="store_true", help="the gateway by itself")
+    parser.add_argument("--questions", type=int, default=400, help="the made-up run's")
+    parser.add_argument("--epochs", type=int, default=5, help="of a made-up router's training")
+    parser.add_argument("--out", type=Path, default=None, help="all figures as JSON")
+    options = parser.parse_args(arguments)
+    cases: dict[str, Callable[[argparse.Namespace], list[_Row]]] = {
+        "added": _added,
+        "throughput": _throughput,
+        "router": _router,
+    }
+    found = {name: cases[name](options) for name in options.cases}
+    if options.out is not None:
+        options.out.write_text(json.dumps(found, indent=2) + "\n")
+
+
+def _added(options: argparse.Namespace) -> list[_Row]:
+    rate = {"rate": options.rate, "requests": options.requests}
     print("| load before | asked | p50, ms | p99, ms | added p50, ms | added p99, ms | not 200 |")
     print("| --- | --- | --- | --- | --- | --- | --- |")
-    with _stubs(options.delay_ms) as ports, _gateway(ports, options.router) as port:
-        for _ in range(options.rounds):
-            rate = {"rate": options.rate, "requests": options.requests}
-            load = f"{os.getloadavg()[0]:.1f}"
+    rows = []
+    with stub_models(options.delay_ms) as ports, _asked(options, ports, None) as asked:
+        for number in range(options.rounds):
+            load = os.getloadavg()[0]
             alone = asyncio.run(at_a_rate(ports[0], "m", **rate))
-            print(_row(load, "a member by itself", alone, None))
-            through = asyncio.run(at_a_rate(port, "pyramid", **rate))
-            print(_row(load, "the gateway", through, alone), flush=True)
-    print("\n| clients at once | models answer after | requests a second | p50, ms | not 200 |")
-    print("| --- | --- | --- | --- | --- |")
-    with _stubs(0.0) as ports, _gateway(ports, options.router) as port:
-        for _ in range(options.rounds):
-            most = asyncio.run(
-                one_after_another(port, "pyramid", clients=16, requests=options.requests)
-            )
-            rate_seen = len(most.seconds) / most.wall_s
-            p50 = 1000 * most.percentile(50)
-            print(f"| 16 | 0 ms | {rate_seen:.0f} | {p50:.1f} | {most.wrong} |", flush=True)
+            for who, served in (("a member by itself", None), *asked):
+                found = (
+                    alone
+                    if served is None
+                    else asyncio.run(at_a_rate(served.port, served.model, **rate))
+                )
+                row = {"round": number, "load": load, "asked": who, **_latencies(found)}
+                if served is not None:
+                    row |= {
+                        f"added_{name}": row[name] - _latencies(alone)[name]
+                        for name in ("p50_ms", "p99_ms")
+                    }
+                rows.append(row)
+                added = [
+                    f"{row[name]:.1f}" if name in row else ""
+                    for name in ("added_p50_ms", "added_p99_ms")
+                ]
+                print(
+                    f"| {load:.1f} | {who} | {row['p50_ms']:.1f} | {row['p99_ms']:.1f} "
+                    f"| {added[0]} | {added[1]} | {found.wrong} |",
+                    flush=True,
+                )
+    _compare(rows, "added_p50_ms", "added p50")
+    return rows
 
 
-def _row(load: str, name: str, found: Latencies, alone: Latencies | None) -> str:
+def _throughput(options: argparse.Namespace) -> list[_Row]:
+    core = min(os.sched_getaffinity(0))
+    print("\n| load before | asked | requests a second | p50, ms | processor, ms | not 200 |")
+    print("| --- | --- | --- | --- | --- | --- |")
+    rows = []
+    with (
+        clear_of(core),
+        stub_models(0.0) as ports,
+        _asked(options, ports, core) as asked,
+    ):
+        for number in range(options.rounds):
+            for who, served in asked:
+                load, before = os.getloadavg()[0], served.processor_s()
+                most = asyncio.run(
+                    one_after_another(
+                        served.port, served.model, clients=_CLIENTS, requests=options.requests
+                    )
+                )
+                after = served.processor_s()
+                row: _Row = {
+                    "round": number,
+                    "load": load,
+                    "asked": who,
+                    "requests_per_s": len(most.seconds) / most.wall_s,
+                    **_latencies(most),
+                }
+                used = ""
+                if before is not None and after is not None:
+                    # Those that opened the connections are counted too.
+                    count = len(most.seconds) + _CLIENTS
+                    row["processor_ms"] = 1000 * (after - before) / count
+                    used = f"{row['processor_ms']:.2f}"
+                rows.append(row)
+                print(
+                    f"| {load:.1f} | {who} | {row['requests_per_s']:.0f} | {row['p50_ms']:.1f} "
+                    f"| {used} | {most.wrong} |",
+                    flush=True,
+                )
+    _compare(rows, "requests_per_s", "requests a second")
+    return rows
+
+
+def _router(options: argparse.Namespace) -> list[_Row]:
+    print("\n| features | p50, ms | p99, ms |")
+    print("| --- | --- | --- |")
+    rows = []
+    for case in CASES:
+        found = time_router(
+            case, questions=options.questions, repeats=options.requests, epochs=options.epochs
+        )
+        rows.append({"features": case, "p50_ms": found.p50, "p99_ms": found.p99})
+        print(f"| {case} | {found.p50:.2f} | {found.p99:.2f} |", flush=True)
+    return rows
+
+
+@contextmanager
+def _asked(
+    options: argparse.Namespace, ports: list[int], core: int | None
+) -> Iterator[list[tuple[str, Served]]]:
+    """What is measured, all under way at once; it is asked in turn."""
+    with gateway(ports, router=options.router, core=core) as served:
+        if options.no_litellm:
+            yield [(_GATEWAY, served)]
+            return
+        with litellm_proxy(ports[0], core=core) as proxy:
+            yield [(_GATEWAY, served), (_LITELLM, proxy)]
+
+
+def _latencies(found: Latencies) -> _Row:
     p50, p99 = (1000 * found.percentile(percent) for percent in (50, 99))
-    added = "|  |  |"
-    if alone is not None:
-        added = "| {:.1f} | {:.1f} |".format(
-            *(1000 * (found.percentile(p) - alone.percentile(p)) for p in (50, 99))
-        )
-    return f"| {load} | {name} | {p50:.1f} | {p99:.1f} {added} {found.wrong} |"
+    return {"p50_ms": p50, "p99_ms": p99, "not_200": found.wrong}
 
 
-@contextmanager
-def _stubs(delay_ms: float) -> Iterator[list[int]]:
-    command = [sys.executable, str(_STUB), str(len(_MODELS)), str(delay_ms)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        try:
-            assert process.stdout is not None
-            yield [int(port) for port in process.stdout.readline().split()]
-        finally:
-            process.kill()
-
-
-@contextmanager
-def _gateway(ports: list[int], router: str | None) -> Iterator[int]:
-    specs = [
-        {
-            "name": name,
-            "model": "m",
-            "backend": "openai",
-            "base_url": f"http://127.0.0.1:{port}/v1",
-            "max_concurrency": 256,
-        }
-        for name, port in zip(_MODELS, ports, strict=True)
-    ]
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "pyramid.yaml"
-        path.write_text(json.dumps({"members": specs[:-1], "oracles": specs[-1:]}))
-        command = [sys.executable, "-m", "pyramid_moa", "serve", "--pyramid", str(path)]
-        command += ["--port", "0", *(["--router", router] if router else [])]
-        process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-        )
-        with process:
-            try:
-                assert process.stdout is not None
-                address = process.stdout.readline()
-                yield int(address.rpartition(":")[2].removesuffix("/v1\n"))
-            finally:
-                process.terminate()
+def _compare(rows: list[_Row], name: str, said: str) -> None:
+    """The gateway's figure as a multiple of the proxy's, round by round."""
+    figures = {
+        who: [row[name] for row in rows if row["asked"] == who] for who in (_GATEWAY, _LITELLM)
+    }
+    pairs = list(zip(figures[_GATEWAY], figures[_LITELLM], strict=False))
+    if pairs:
+        ratios = ", ".join(f"{ours / theirs:.2f}" for ours, theirs in pairs)
+        print(f"\n{said}, gateway / proxy, by round: {ratios}")
 
 
 if __name__ == "__main__":

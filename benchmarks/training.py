@@ -24,6 +24,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
+__all__ = ["write_run"]
+
 MEMBERS, WIDTH = 3, 4096
 _QUESTIONS = 7_500
 _SIZES = (10_000, 100_000, 300_000)
@@ -52,7 +54,7 @@ def _measure(case: str, count: int) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         if case == "wide":
-            _write_run(folder / "run", count)
+            write_run(folder / "run", count)
         else:
             _write_vectors(folder, count)
         command = [sys.executable, __file__, "--child", case, str(folder)]
@@ -85,7 +87,7 @@ def _write_vectors(folder: Path, count: int) -> None:
         out.flush()
 
 
-def _write_run(path: Path, count: int) -> None:
+def write_run(path: Path, count: int) -> None:
     """A run folder as ``label`` leaves it."""
     from pyramid_moa.backends import Price
     from pyramid_moa.data_prep.labels import label_queries

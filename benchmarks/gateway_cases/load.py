@@ -50,7 +50,7 @@ class _Connections:
 
     async def ask(self) -> tuple[float, bool]:
         """One request: its seconds, and whether it was answered."""
-        pair = self._free.pop() if self._free else await self._open()
+        pair = self._rested() or await self._open()
         reader, writer = pair
         begun = time.perf_counter()
         writer.write(self._request)
@@ -60,6 +60,15 @@ class _Connections:
         seconds = time.perf_counter() - begun
         self._free.append(pair)
         return seconds, head.startswith(b"HTTP/1.1 200 ")
+
+    def _rested(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter] | None:
+        """One that is free; servers close those that have rested for some seconds."""
+        while self._free:
+            reader, writer = self._free.pop()
+            if not reader.at_eof():
+                return reader, writer
+            writer.close()
+        return None
 
     async def _open(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         return await asyncio.open_connection("127.0.0.1", self._port, limit=1 << 20)
