@@ -12,13 +12,16 @@ from running_gateway import KEY, QUICK, chat_body, running, running_gateway, say
 from pyramid_moa.data_prep.labelled_run import read_labelled_run
 from pyramid_moa.inference.gate import Gate
 from pyramid_moa.inference.gateway import page
+from pyramid_moa.inference.gateway.audit import AuditCount
 from pyramid_moa.inference.gateway.curve import curve_of
+from pyramid_moa.inference.gateway.promise_watch import watches_of
 from pyramid_moa.inference.gateway.recent import Recent
 from pyramid_moa.inference.gateway.settings import (
     AuditSettings,
     GatewaySettings,
     PageSettings,
 )
+from pyramid_moa.router_model.policy import OperatingPoint, Promise
 from pyramid_moa.router_model.router import Router
 
 DIFFER = {"a": says("#### 16"), "b": says("#### 8"), "oracle": says("#### 99")}
@@ -161,6 +164,25 @@ def test_axes_name_round_values_within_the_frame(trained):
     for point in curve.points:
         expected = low.place + scale * (point.cost_ratio - float(low.text))
         assert point.x == pytest.approx(expected, abs=0.01)
+
+
+def test_a_promise_that_is_broken_is_seen():
+    promise = Promise(
+        kind="max_drop", value=0.02, confidence=0.95, questions=500, method="m", most_differ=0.05
+    )
+    point = OperatingPoint(name="promised", threshold=0.2, target="t", promise=promise)
+    audit = AuditCount(promises=watches_of([point]))
+    recent = Recent(decisions=1, texts=False)
+    assert "What was promised" not in page.render_live(recent, audit, texts=False)
+    audit.promises["promised"].add(differs=False)
+    shown = Parser(page.render_live(recent, audit, texts=False)).text
+    assert "max drop 0.02, sure to 95.0 %" in shown
+    assert "not refuted" in shown
+    for _ in range(60):
+        audit.promises["promised"].add(differs=True)
+    shown = Parser(page.render_live(recent, audit, texts=False)).text
+    assert "The promise no longer holds for these questions: operating point promised" in shown
+    assert "broken" in shown
 
 
 @pytest.mark.parametrize(

@@ -77,6 +77,15 @@ class Course {
     return place;
   }
 
+  // Another model has taken over: what was said before holds no longer.
+  strike(characters) {
+    const text = Array.from(this.said.textContent);
+    this.said.replaceChildren(
+      element("del", text.slice(0, characters).join("").trimEnd()),
+      "\n" + text.slice(characters).join(""),
+    );
+  }
+
   decide(block) {
     if (this.decision || typeof block.escalated !== "boolean") return;
     this.members.classList.add("done");
@@ -119,6 +128,7 @@ class Course {
     if (this.word) this.word.textContent = block.reason;
     this.limit?.remove();
     this.write("");
+    if (block.void_characters) this.strike(block.void_characters);
     this.answer.classList.add("done");
     const others = element("ul", undefined, "answers");
     others.append(...all.filter(([name]) => oracles.includes(name)).map(tell));
@@ -167,7 +177,11 @@ async function read(reply, course) {
     const events = (rest + value).split("\n\n");
     rest = events.pop();
     for (const event of events) {
-      if (event.startsWith(": pyramid ")) course.decide(JSON.parse(event.slice(10)));
+      if (event.startsWith(": pyramid ")) {
+        const told = JSON.parse(event.slice(10));
+        if (told.fallback) say(told.fallback + " takes over.");
+        else course.decide(told);
+      }
       if (!event.startsWith("data: ") || event === "data: [DONE]") continue;
       const data = JSON.parse(event.slice(6));
       if (data.error) throw new Refused(data.error);

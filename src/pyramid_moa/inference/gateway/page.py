@@ -86,7 +86,8 @@ def _figures(recent: Recent, audit: AuditCount, *, texts: bool) -> dict[str, Any
     return {
         "recent": recent,
         "audit": audit,
-        "warnings": _warnings(audit),
+        "warnings": [text[:1].upper() + text[1:] for text in audit.alarms.values()],
+        "promises": [watch for watch in audit.promises.values() if watch.drawn],
         "texts": texts,
         "longest_s": max((stage.p95_s for stage in recent.times), default=0.0),
         "share": _share,
@@ -96,11 +97,6 @@ def _figures(recent: Recent, audit: AuditCount, *, texts: bool) -> dict[str, Any
         "outcome": _outcome,
         "place": _place,
     }
-
-
-def _warnings(audit: AuditCount) -> list[str]:
-    """What whoever serves ought to know."""
-    return [f"{said[0].upper()}{said[1:]}." for said in audit.alarms.values()]
 
 
 def _share(value: float | None) -> str:
@@ -152,4 +148,6 @@ def _environment() -> "Environment":
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
+        # A page and its templates belong together: what was read first is served on.
+        auto_reload=False,
     )
