@@ -34,6 +34,8 @@ class ModelCall:
         breaker: CircuitBreaker,
         faults: Faults,
         ended: Callable[[str, CallResult, float], None],
+        *,
+        early: bool = False,
     ) -> None:
         """Ask the breaker for leave.
 
@@ -42,8 +44,9 @@ class ModelCall:
             breaker: the model's.
             faults: how long a call may take.
             ended: told the model's name, how the call ended, and after how many seconds.
+            early: see ``CircuitBreaker.admit``.
         """
-        self.permit: Permit | None = breaker.admit()
+        self.permit: Permit | None = breaker.admit(early=early)
         self._name, self._breaker, self._faults, self._ended = name, breaker, faults, ended
         self._started = asyncio.get_running_loop().time()
         self._began_at: float | None = None
