@@ -108,6 +108,17 @@ FAULT_CASES = (
         name="everything hangs", moods=_all("hangs"), judged=_NOBODY, turns=_NOBODY, tools=_NOBODY
     ),
     FaultCase(
+        name="all but a mid oracle refuse connections",
+        moods={**_members("refuses"), "oracle": "refuses"},
+        **_LEFT_TO_MEMBERS,
+    ),
+    FaultCase(
+        name="all but a mid oracle hang",
+        moods={**_members("hangs"), "oracle": "hangs"},
+        **_LEFT_TO_MEMBERS,
+    ),
+    # A model that has just come back may have been left alone for a second too long.
+    FaultCase(
         name="everything flaps",
         moods=_all("flaps"),
         judged=_BROKEN | _NOBODY,

@@ -95,3 +95,20 @@ def test_what_was_given_up_says_nothing(breaker):
     breaker.admit().abandoned()
     fail(breaker, 1)
     assert breaker.state == "open"
+
+
+def test_an_open_breaker_lets_one_through_early_where_nobody_else_is_left():
+    now = [0.0]
+    breaker = CircuitBreaker(failures=1, open_s=10.0, clock=lambda: now[0])
+    breaker.admit(early=True).failed()
+    assert breaker.state == "open"
+    assert breaker.admit() is None
+    probe = breaker.admit(early=True)
+    assert (probe is not None, breaker.admit(early=True), breaker.admit()) == (True, None, None)
+    now[0] = 5.0
+    probe.failed()
+    # It has failed just now: it is left alone from now on.
+    assert (breaker.state, breaker.closes_in_s) == ("open", 10.0)
+    breaker.admit(early=True).succeeded()
+    assert breaker.state == "closed"
+    assert breaker.admit() is not None

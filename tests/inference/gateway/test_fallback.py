@@ -170,3 +170,44 @@ def test_a_fallback_that_is_no_other_model_is_refused():
         ):
             check_names(pyramid, Faults(fallback_oracle=name))
     check_names(pyramid, Faults(fallback_oracle=pyramid.member_names[0]))
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("fault", [DOWN, Reply(delay_s=30)], ids=["down", "hangs"])
+def test_where_nobody_else_is_left_a_mid_oracle_stands_in(fault, stream):
+    gone = fails(fault)
+    answers = {"a": gone, "b": gone, "spare": says("#### 20"), "oracle": gone}
+    settings = GatewaySettings(faults=Faults(retries=0, deadline_s=4.0, member_timeout_s=1.0))
+    with running_gateway(answers, oracles=2, settings=settings) as gateway:
+        if stream:
+            chunks = gateway.stream()
+            text, why = text_of(chunks), chunks[-1].pyramid
+        else:
+            reply = gateway.ask()
+            text, why = reply.choices[0].message.content, reply.pyramid
+        assert text == "#### 20"
+        assert (why["answered_by"], why["degraded"], why["answer"]) == ("spare", True, "20")
+        assert why["reason"].endswith("nobody else was left: spare stands in")
+        assert why["models_called"] == ["a", "b", "oracle", "spare"]
+
+
+def test_where_nobody_else_is_left_those_that_are_left_alone_are_tried_after_all():
+    """One request at a time, as a half-open breaker does; and it closes if that is answered."""
+    down = [True]
+
+    def moody(request):
+        return DOWN if down[0] else says("#### 16")(request)
+
+    faults = Faults(retries=0, breaker_failures=1, breaker_open_s=60)
+    answers = {"a": moody, "b": fails(), "oracle": fails()}
+    with running_gateway(answers, settings=GatewaySettings(faults=faults)) as gateway:
+        assert gateway.post(chat_body()).status_code == 503
+        down[0] = False
+        reply = gateway.ask()
+        assert reply.choices[0].message.content == "#### 16"
+        assert (reply.pyramid["answered_by"], reply.pyramid["degraded"]) == ("a", True)
+        metrics = gateway.get("/metrics").text
+        assert 'pyramid_moa_breaker_state{model="a"} 0.0' in metrics
+        assert 'pyramid_moa_breaker_state{model="b"} 2.0' in metrics
+        again = gateway.ask()
+        assert again.pyramid["models"]["a"]["error"] is None

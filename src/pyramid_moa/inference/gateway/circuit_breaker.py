@@ -49,12 +49,16 @@ class CircuitBreaker:
             return 0.0
         return max(0.0, self._opened_at + self._open_s - self._clock())
 
-    def admit(self) -> "Permit | None":
-        """Let a call through, whose outcome has to be told; None where it may not be made."""
+    def admit(self, *, early: bool = False) -> "Permit | None":
+        """Let a call through, whose outcome has to be told; None where it may not be made.
+
+        Args:
+            early: try it as if it had been left alone long enough: there is nobody else to ask.
+        """
         state = self.state
-        if state == "open" or (state == "half-open" and self._probing):
+        if (state == "open" and not early) or (state != "closed" and self._probing):
             return None
-        self._probing = state == "half-open"
+        self._probing = state != "closed"
         return Permit(self, self._era, is_probe=self._probing)
 
     def _settle(self, era: int, succeeded: bool | None) -> None:

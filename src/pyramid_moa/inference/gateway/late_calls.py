@@ -1,5 +1,6 @@
 """Calls that are made when the course of a question is over, and what becomes of its decision."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 from pyramid_moa.backends import Completion, Failure, ModelSpec, generation_flops
@@ -7,7 +8,7 @@ from pyramid_moa.data_prep.graded import graded_generation
 from pyramid_moa.inference.course import Rules
 from pyramid_moa.records import Decision, Generation, Query
 
-__all__ = ["any_text", "cut_short", "rescued", "taken_over"]
+__all__ = ["after_all", "any_text", "cut_short", "rescued", "taken_over"]
 
 
 def rescued(
@@ -71,6 +72,43 @@ def taken_over(
         answered_by=name,
         degraded=True,
         reason=f"{seen}: the oracle was asked and failed: {name}, the fallback oracle, answers",
+    )
+
+
+def after_all(
+    rules: Rules,
+    query: Query,
+    decision: Decision,
+    outcomes: Mapping[str, Completion | Failure],
+    seconds: float,
+) -> Decision:
+    """A decision for which nobody was left, once others have been asked all the same.
+
+    Args:
+        rules: what decides.
+        query: the question.
+        decision: without any text.
+        outcomes: what they answered, the best of them first.
+        seconds: that waiting for them took.
+    """
+    said: Generation | None = None
+    for name, outcome in outcomes.items():
+        spec = rules.pyramid.spec(name)
+        row = graded_generation(query, spec, outcome, rules.grader)
+        decision = _with_call(decision, spec, row)
+        better = said is None or (said.answer is None and row.answer is not None)
+        if row.response is not None and better:
+            said = row
+    decision = replace(decision, members_s=decision.members_s + seconds)
+    if said is None:
+        return decision
+    return replace(
+        decision,
+        answer=said.answer,
+        response=said.response,
+        answered_by=said.model,
+        degraded=True,
+        reason=f"{decision.reason}; nobody else was left: {said.model} stands in",
     )
 
 

@@ -17,7 +17,13 @@ from pyramid_moa.backends.openai_chunks import Piece
 from pyramid_moa.inference.budget import Budget, expected_calls
 from pyramid_moa.inference.course import Course, Rules
 from pyramid_moa.inference.gateway.judges import Judges
-from pyramid_moa.inference.gateway.late_calls import any_text, cut_short, rescued, taken_over
+from pyramid_moa.inference.gateway.late_calls import (
+    after_all,
+    any_text,
+    cut_short,
+    rescued,
+    taken_over,
+)
 from pyramid_moa.inference.gateway.tracing import stage
 from pyramid_moa.inference.gateway.upstream import Upstream
 from pyramid_moa.records import Decision, Query
@@ -195,6 +201,8 @@ class _Way:
                 async for part in parts:
                     yield part
             decision, took_over = await self._take_over(decision, time.perf_counter() - started)
+        if not any(row.response is not None for row in decision.generations):
+            decision = await self._try_others(decision)
         yield self._finish(decision, course.belief, took_over=took_over)
 
     async def _walk(self, course: Course) -> AsyncGenerator[Judged | Piece, None]:
@@ -237,6 +245,44 @@ class _Way:
         take = partial(taken_over, self._rules, self._query, decision, fallback, outcome, seconds)
         return await self._judge(take), isinstance(outcome, Completion)
 
+    async def _try_others(self, decision: Decision) -> Decision:
+        """Where nobody has answered, ask mid oracles, and those that are left alone, after all."""
+        upstreams, pyramid = self._models.upstreams, self._rules.pyramid
+        best_first = [*reversed(pyramid.oracles), *pyramid.members]
+        names = [
+            spec.name
+            for spec in best_first
+            if (spec in pyramid.mid_oracles and spec.name not in self._outcomes)
+            or upstreams[spec.name].breaker.state != "closed"
+        ]
+        if not names or self._is_late() or not self._has_room(decision, names):
+            return decision
+        started = time.perf_counter()
+        found = await self._first_of(names)
+        self._outcomes.update(found)
+        seconds = time.perf_counter() - started
+        return await self._judge(
+            partial(after_all, self._rules, self._query, decision, found, seconds)
+        )
+
+    async def _first_of(self, names: Sequence[str]) -> dict[str, Completion | Failure]:
+        """Ask some at once until one answers: what there is by then."""
+        limit_s = self._until - self._loop.time()
+        calls = {
+            name: asyncio.ensure_future(self._ask(name, limit_s, early=True)) for name in names
+        }
+        waiting = set(calls.values())
+        try:
+            while waiting:
+                done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+                if any(isinstance(call.result(), Completion) for call in done):
+                    break
+            return {name: call.result() for name, call in calls.items() if call.done()}
+        finally:
+            for call in waiting:
+                call.cancel()
+            await asyncio.gather(*waiting, return_exceptions=True)
+
     def _finish(self, decision: Decision, belief: Belief | None, *, took_over: bool) -> Finished:
         if decision.response is None:
             decision = any_text(decision)
@@ -269,9 +315,10 @@ class _Way:
         self._outcomes.update(zip(names, answers, strict=True))
 
     async def _ask_oracle(self, *, live: bool) -> AsyncGenerator[Piece, None]:
-        """Ask it; where another can take over, only as long as that has its time, too."""
+        """Ask it; where others are still to be asked if it fails, they have their time, too."""
         oracle = self._rules.pyramid.oracle.name
-        patience = 1.0 if self._models.fallback is None else ORACLE_SHARE
+        answered = any(isinstance(outcome, Completion) for outcome in self._outcomes.values())
+        patience = 1.0 if answered and self._models.fallback is None else ORACLE_SHARE
         async with aclosing(self._hear(oracle, patience=patience, live=live)) as pieces:
             async for piece in pieces:
                 yield piece
@@ -313,11 +360,11 @@ class _Way:
                 else:
                     self._outcomes[name] = item
 
-    async def _ask(self, name: str, limit_s: float) -> Completion | Failure:
+    async def _ask(self, name: str, limit_s: float, *, early: bool = False) -> Completion | Failure:
         if self._is_late():
             return _not_asked(name)
         return await self._models.upstreams[name].ask(
-            self._prompt, self._sampling, until=self._until, limit_s=limit_s
+            self._prompt, self._sampling, until=self._until, limit_s=limit_s, early=early
         )
 
     async def _judge(self, work: Callable[[], _T]) -> _T:
@@ -340,12 +387,16 @@ class _Way:
             return False
         if fallback in self._outcomes:
             return isinstance(self._outcomes[fallback], Completion)
+        return not self._is_late() and self._has_room(decision, [fallback])
+
+    def _has_room(self, decision: Decision, names: Sequence[str]) -> bool:
+        """Whether the budget has room for some more calls at once."""
         router = self._rules.router
         typical = router.card.typical_calls if router is not None else {}
         expected = expected_calls(self._rules.pyramid, typical, self._query.question)
         seconds = decision.members_s + decision.oracle_s
-        return not self._is_late() and self._budget.leaves_room(
-            [fallback], expected, spent_usd=decision.cost_usd, spent_s=seconds
+        return self._budget.leaves_room(
+            names, expected, spent_usd=decision.cost_usd, spent_s=seconds
         )
 
 

@@ -39,6 +39,8 @@ class ModelCall:
         faults: Faults,
         ended: Callable[[str, CallResult, float], None],
         stage: Callable[[], Stage] = lambda: NO_STAGE,
+        *,
+        early: bool = False,
     ) -> None:
         """Ask the breaker for leave.
 
@@ -48,8 +50,9 @@ class ModelCall:
             faults: how long a call may take.
             ended: told the model's name, how the call ended, and after how many seconds.
             stage: begins what a trace has of the call.
+            early: see ``CircuitBreaker.admit``.
         """
-        self.permit: Permit | None = breaker.admit()
+        self.permit: Permit | None = breaker.admit(early=early)
         self._name, self._breaker, self._faults, self._ended = name, breaker, faults, ended
         self._started = asyncio.get_running_loop().time()
         self._began_at: float | None = None

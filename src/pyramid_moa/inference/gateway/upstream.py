@@ -80,7 +80,13 @@ class Upstream:
         return self._relay is not None
 
     async def ask(
-        self, prompt: Prompt, sampling: Sampling, *, until: float, limit_s: float | None = None
+        self,
+        prompt: Prompt,
+        sampling: Sampling,
+        *,
+        until: float,
+        limit_s: float | None = None,
+        early: bool = False,
     ) -> Completion | Failure:
         """Ask once, with all that may help an answer come.
 
@@ -89,11 +95,12 @@ class Upstream:
             sampling: how.
             until: when the request's time is over, on the event loop's clock.
             limit_s: seconds that this call may take; None for all there are.
+            early: also where it is left alone, by one request at a time; see ``CircuitBreaker``.
 
         Returns:
             The answer, or why there is none. Nothing is raised but a cancellation.
         """
-        call = self._begin()
+        call = self._begin(early=early)
         if call.permit is None:
             return self._left_out()
         try:
@@ -308,8 +315,10 @@ class Upstream:
             )
         return call, self._relay
 
-    def _begin(self) -> ModelCall:
-        return ModelCall(self.spec.name, self.breaker, self._faults, self._ended, self._stage)
+    def _begin(self, *, early: bool = False) -> ModelCall:
+        return ModelCall(
+            self.spec.name, self.breaker, self._faults, self._ended, self._stage, early=early
+        )
 
     def _left_out(self) -> Failure:
         self._ended(self.spec.name, "left_out", 0.0)
