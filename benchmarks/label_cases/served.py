@@ -1,5 +1,6 @@
 """Servers that ``pyramid-moa up`` starts, for as long as a case needs them."""
 
+import os
 import signal
 import socket
 import subprocess
@@ -38,7 +39,8 @@ def served(pyramid: Path, logs: Path) -> Iterator[None]:
     """Run ``pyramid-moa up`` on a pyramid."""
     command = [sys.executable, "-m", "pyramid_moa", "up", "--pyramid", str(pyramid)]
     command += ["--logs", str(logs), "--timeout", _START_S]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    environment = _keeping_bytecode(logs.with_name("bytecode"))
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
     assert process.stdout is not None
     try:
         if not any(line.startswith("all up") for line in process.stdout):
@@ -48,3 +50,11 @@ def served(pyramid: Path, logs: Path) -> Iterator[None]:
         process.send_signal(signal.SIGINT)
         process.wait(120)
         process.stdout.close()
+
+
+def _keeping_bytecode(folder: Path) -> dict[str, str]:
+    """Where bytecode is not kept, each process of each server would compile all of vLLM anew."""
+    environment = dict(os.environ)
+    if environment.pop("PYTHONDONTWRITEBYTECODE", None):
+        environment["PYTHONPYCACHEPREFIX"] = str(folder)
+    return environment

@@ -148,7 +148,7 @@ def test_a_client_that_hangs_up_ends_the_servers_work(pyramid, trained_over_it, 
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1500)
+@pytest.mark.timeout(1800)
 def test_the_embedded_models_on_servers(tmp_path):
     skip_without_vllm()
     path = write_served_pyramid(tmp_path / "pyramid.yaml")
