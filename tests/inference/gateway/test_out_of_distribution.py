@@ -8,7 +8,11 @@ from running_gateway import QUICK, chat_body, fails, running_gateway, says, text
 
 from pyramid_moa.data_prep.datasets import load_queries
 from pyramid_moa.errors import ConfigError
-from pyramid_moa.inference.gateway.settings import GatewaySettings, OutOfDistribution
+from pyramid_moa.inference.gateway.settings import (
+    GatewaySettings,
+    OutOfDistribution,
+    PageSettings,
+)
 from pyramid_moa.router_model.policy import OperatingPoint
 from pyramid_moa.router_model.router import Router
 from pyramid_moa.training.known_questions_fit import fit_known_questions
@@ -69,6 +73,16 @@ def test_a_question_of_the_kind_is_judged(options, texts):
         assert 0 < float(reply.headers["x-pyramid-question-distance"]) <= 1
         assert "cause" not in block
         assert not gateway.servers["oracle"].requests
+
+
+@pytest.mark.parametrize("texts_shown", [False, True])
+def test_the_page_shows_what_was_unlike_where_texts_may_be_shown(options, texts_shown):
+    settings = replace(SETTINGS, page=PageSettings(texts=texts_shown))
+    with running_gateway(ANSWERS, settings=settings, **options) as gateway:
+        gateway.ask(POEM)
+        page = gateway.get("/").text
+        assert ("autumn leaves falling" in page) == texts_shown
+        assert "1 unlike the questions of training" in page
 
 
 def test_headers_say_why(options):

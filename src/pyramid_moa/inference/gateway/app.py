@@ -404,7 +404,7 @@ class _Completions:
         def note(block: Mapping[str, Any], usage: Mapping[str, int]) -> None:
             account.block, account.usage = block, usage
             self._site.metrics.decided(block, usage)
-            self._site.recent.add(block, plan.questions if isinstance(plan, Gated) else ())
+            self._site.recent.add(block, plan.questions)
 
         async def whole() -> None:
             async with self._site.admission.turn(until=until):

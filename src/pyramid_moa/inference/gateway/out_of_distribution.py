@@ -35,16 +35,21 @@ def furthest(
 
 
 def is_unlike(
-    distance: Distance | None, settings: OutOfDistribution, *, param: str
+    questions: Questions, distance: Distance | None, settings: OutOfDistribution
 ) -> Unjudged | None:
     """Why questions at a distance are not judged; None where they are.
 
     Args:
+        questions: of one request.
         distance: of the furthest, where it is known.
         settings: from where on questions are not judged.
-        param: the field that they stand in.
     """
     if distance is None or distance.value <= settings.threshold:
         return None
     how = f"{_HOW[distance.part]}: distance {distance.value:.2f} > {settings.threshold:g}"
-    return Unjudged(why=f"such a question ({how})", param=param, cause="out_of_distribution")
+    return Unjudged(
+        why=f"such a question ({how})",
+        param=questions.param,
+        cause="out_of_distribution",
+        texts=questions.texts,
+    )

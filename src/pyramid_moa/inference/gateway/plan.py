@@ -70,6 +70,7 @@ class Direct:
         asked_for: whether the client has named it.
         cause: why, in a word.
         distance: as in ``Gated``.
+        questions: that are unlike those of training; none where it is about something else.
         max_usd: US dollars that it may cost; None for no limit.
         limit_s: seconds for all of it.
         is_cut: whether those are the client's own (``max_latency_ms``), and not the gateway's.
@@ -83,6 +84,7 @@ class Direct:
     is_cut: bool
     cause: Cause = "by_name"
     distance: float | None = None
+    questions: tuple[str, ...] = ()
 
 
 def offered_models(rules: Rules) -> list[str]:
@@ -151,7 +153,7 @@ def plan_of(
     found, distance = find_questions(request, rules.pyramid), None
     if not isinstance(found, Unjudged):
         distance = furthest(found, rules.router, settings.out_of_distribution)
-        found = is_unlike(distance, settings.out_of_distribution, param=found.param) or found
+        found = is_unlike(found, distance, settings.out_of_distribution) or found
     far = None if distance is None else distance.value
     if isinstance(found, Unjudged):
         if settings.unsupported == "refuse":
@@ -168,6 +170,7 @@ def plan_of(
             asked_for=False,
             cause=found.cause,
             distance=far,
+            questions=found.texts,
             max_usd=options.max_cost_usd,
             limit_s=limit_s,
             is_cut=is_cut,

@@ -75,11 +75,13 @@ class Unjudged:
         why: in words, after "the router was not trained on".
         param: the field that it is about.
         cause: likewise, in a word.
+        texts: questions that it is about, if it is about any.
     """
 
     why: str
     param: str
     cause: Cause = "not_supported"
+    texts: tuple[str, ...] = ()
 
 
 def find_questions(request: CompletionRequest, pyramid: Pyramid) -> Questions | Unjudged:
