@@ -272,33 +272,24 @@ class RouterNetwork(nn.Module):
         """Uncalibrated scores of all S networks."""
         codes = self._codes(inputs)  # [S, B, M, E]
         asked = (inputs.clusters != NOT_ASKED).to(codes.dtype)  # [B, M]
-        places = asked.shape[1]
         behind = stands_behind(inputs.clusters).to(codes.dtype)  # [B, M, C]
         votes = behind.sum(1)  # [B, C]
         total = asked.sum(1, keepdim=True).clamp(min=1.0)  # [B, 1]
         skills = self._skills(inputs.members) * asked  # [B, M]
-        known = torch.nan_to_num(
-            _standard(inputs.relations, self.relation_mean, self.relation_scale)
-        )
-        present = asked[:, :, None] * asked[:, None, :]
-        present = present * (1.0 - torch.eye(places))  # [B, M, M]
+        alike, alike_in_all = self._alike(inputs, asked, behind)
         pooled = torch.cat(
             [
                 *_pooled(codes, behind, votes, total),
                 *(
                     part.expand(self.shape.seeds, -1, -1, -1)
-                    for part in (
-                        _among(known, present, behind),
-                        _between(known, present, behind),
-                        vote_figures(votes, total, skills, behind),
-                    )
+                    for part in (*alike, vote_figures(votes, total, skills, behind))
                 ),
             ],
             dim=-1,
         )  # [S, B, C, P]
         candidates = self._scores(pooled)
         candidates = torch.where(votes > 0, candidates, -1e4)
-        nobody = self._query_scores(inputs, codes, asked, votes, total, skills, known, present)
+        nobody = self._query_scores(inputs, codes, votes, total, skills, alike_in_all)
         return Logits(
             candidates=torch.cat([nobody[..., :1], candidates], dim=-1), oracle=nobody[..., 1:]
         )
@@ -333,6 +324,25 @@ class RouterNetwork(nn.Module):
         asked = inputs.clusters != NOT_ASKED
         return torch.relu(codes) * asked[..., None]
 
+    def _alike(
+        self, inputs: NetworkInputs, asked: Tensor, behind: Tensor
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """How alike those behind each answer are, each other and the rest; and all of them.
+
+        Returns:
+            [B, C, R] twice, and [B, R]; nothing at all where no relations are read.
+        """
+        if not self.shape.relation_features:
+            return [], []
+        known = torch.nan_to_num(
+            _standard(inputs.relations, self.relation_mean, self.relation_scale)
+        )
+        present = asked[:, :, None] * asked[:, None, :]
+        present = present * (1.0 - torch.eye(asked.shape[1]))  # [B, M, M]
+        pairs = present.sum((1, 2))[:, None].clamp(min=1.0)
+        in_all = (known * present[..., None]).sum((1, 2)) / pairs
+        return [_among(known, present, behind), _between(known, present, behind)], [in_all]
+
     def _skills(self, members: Tensor) -> Tensor:
         if not self.shape.members:
             return torch.zeros(members.shape)
@@ -351,19 +361,15 @@ class RouterNetwork(nn.Module):
         self,
         inputs: NetworkInputs,
         codes: Tensor,
-        asked: Tensor,
         votes: Tensor,
         total: Tensor,
         skills: Tensor,
-        known: Tensor,
-        present: Tensor,
+        alike: Sequence[Tensor],
     ) -> Tensor:
         """[S, B, 3]: nobody is right; the oracle is, where nobody is, and where somebody is."""
-        pairs = present.sum((1, 2))[:, None].clamp(min=1.0)
-        alike = (known * present[..., None]).sum((1, 2)) / pairs  # [B, R]
         figures = torch.cat(
             [
-                alike,
+                *alike,
                 query_figures(votes, total, skills),
                 self.standard_question(inputs.question),
             ],
@@ -489,15 +495,15 @@ def _pooled(codes: Tensor, behind: Tensor, votes: Tensor, total: Tensor) -> list
 
 def _among(known: Tensor, present: Tensor, behind: Tensor) -> Tensor:
     """How alike those behind an answer are: [B, C, R]."""
-    return _alike(known, behind[:, :, None] * behind[:, None] * present[..., None])
+    return _mean_of_pairs(known, behind[:, :, None] * behind[:, None] * present[..., None])
 
 
 def _between(known: Tensor, present: Tensor, behind: Tensor) -> Tensor:
     """How alike those behind an answer and the others are: [B, C, R]."""
-    return _alike(known, behind[:, :, None] * (1.0 - behind)[:, None] * present[..., None])
+    return _mean_of_pairs(known, behind[:, :, None] * (1.0 - behind)[:, None] * present[..., None])
 
 
-def _alike(known: Tensor, pairs: Tensor) -> Tensor:
+def _mean_of_pairs(known: Tensor, pairs: Tensor) -> Tensor:
     """Mean of what pairs of members have in common: [B, C, R] from 0 and 1 in [B, M, M, C]."""
     flat = pairs.flatten(1, 2)  # [B, M * M, C]
     return flat.transpose(1, 2) @ known.flatten(1, 2) / flat.sum(1).clamp(min=1.0)[..., None]
