@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import softmax
 
+from pyramid_moa.router_model.answer_pooling import among, between, pooled_codes
 from pyramid_moa.router_model.features import NOT_ASKED
 from pyramid_moa.router_model.hidden_rows import HiddenRows, float_rows, spans
 from pyramid_moa.router_model.known_statistics import known_statistics
@@ -279,7 +280,7 @@ class RouterNetwork(nn.Module):
         alike, alike_in_all = self._alike(inputs, asked, behind)
         pooled = torch.cat(
             [
-                *_pooled(codes, behind, votes, total),
+                *pooled_codes(codes, behind, votes, total),
                 *(
                     part.expand(self.shape.seeds, -1, -1, -1)
                     for part in (*alike, vote_figures(votes, total, skills, behind))
@@ -341,7 +342,7 @@ class RouterNetwork(nn.Module):
         present = present * (1.0 - torch.eye(asked.shape[1]))  # [B, M, M]
         pairs = present.sum((1, 2))[:, None].clamp(min=1.0)
         in_all = (known * present[..., None]).sum((1, 2)) / pairs
-        return [_among(known, present, behind), _between(known, present, behind)], [in_all]
+        return [among(known, present, behind), between(known, present, behind)], [in_all]
 
     def _skills(self, members: Tensor) -> Tensor:
         if not self.shape.members:
@@ -482,28 +483,3 @@ class _Layer(nn.Module):
 
 def _standard(values: Tensor, mean: Tensor, scale: Tensor) -> Tensor:
     return ((values - mean) / scale).clamp(-_CLIP, _CLIP)
-
-
-def _pooled(codes: Tensor, behind: Tensor, votes: Tensor, total: Tensor) -> list[Tensor]:
-    """Mean and largest code of those behind an answer, mean of the others: [S, B, C, E] each."""
-    sums = behind.transpose(1, 2) @ codes
-    own = sums / votes.clamp(min=1.0)[..., None]
-    others = (codes.sum(2, keepdim=True) - sums) / (total - votes).clamp(min=1.0)[..., None]
-    largest = (codes[:, :, :, None] * behind[..., None]).amax(2)
-    return [own, others, largest]
-
-
-def _among(known: Tensor, present: Tensor, behind: Tensor) -> Tensor:
-    """How alike those behind an answer are: [B, C, R]."""
-    return _mean_of_pairs(known, behind[:, :, None] * behind[:, None] * present[..., None])
-
-
-def _between(known: Tensor, present: Tensor, behind: Tensor) -> Tensor:
-    """How alike those behind an answer and the others are: [B, C, R]."""
-    return _mean_of_pairs(known, behind[:, :, None] * (1.0 - behind)[:, None] * present[..., None])
-
-
-def _mean_of_pairs(known: Tensor, pairs: Tensor) -> Tensor:
-    """Mean of what pairs of members have in common: [B, C, R] from 0 and 1 in [B, M, M, C]."""
-    flat = pairs.flatten(1, 2)  # [B, M * M, C]
-    return flat.transpose(1, 2) @ known.flatten(1, 2) / flat.sum(1).clamp(min=1.0)[..., None]
