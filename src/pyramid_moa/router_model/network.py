@@ -313,13 +313,13 @@ class RouterNetwork(nn.Module):
             stranger.to(standard.dtype),
         ]
         flat = torch.cat(parts, dim=-1).flatten(0, 1).expand(self.shape.seeds, -1, -1)
-        codes = self.encode(self.dropout(torch.relu(self.read(flat))))
+        codes = self.encode(self._dropped(torch.relu(self.read(flat))))
         codes = codes.view(self.shape.seeds, batch, places, -1)
         if self.shape.members:
             codes = codes + self.member_code[:, number] * ~stranger
         if self.shape.hidden_sizes:
             own = torch.einsum(
-                "bmk,sbmke->sbme", self.dropout(inputs.components), self.hidden_code[:, number]
+                "bmk,sbmke->sbme", self._dropped(inputs.components), self.hidden_code[:, number]
             )
             codes = codes + own * ~stranger
         asked = inputs.clusters != NOT_ASKED
@@ -344,6 +344,11 @@ class RouterNetwork(nn.Module):
         in_all = (known * present[..., None]).sum((1, 2)) / pairs
         return [among(known, present, behind), between(known, present, behind)], [in_all]
 
+    def _dropped(self, values: Tensor) -> Tensor:
+        # Outside training even the call of a module that does nothing shows in a decision's time.
+        dropped: Tensor = self.dropout(values) if self.training else values
+        return dropped
+
     def _skills(self, members: Tensor) -> Tensor:
         if not self.shape.members:
             return torch.zeros(members.shape)
@@ -353,7 +358,7 @@ class RouterNetwork(nn.Module):
         """[S, B, C] from [S, B, C, P]."""
         seeds, batch, places, _ = pooled.shape
         flat = pooled.flatten(1, 2)
-        units = self.dropout(torch.relu(self.candidate(flat)))
+        units = self._dropped(torch.relu(self.candidate(flat)))
         scores = self.candidate_score(units) + self.candidate_linear(flat)
         viewed: Tensor = scores.view(seeds, batch, places)
         return viewed
@@ -377,7 +382,7 @@ class RouterNetwork(nn.Module):
             dim=-1,
         ).expand(self.shape.seeds, -1, -1)
         everyone = torch.cat([codes.sum(2) / total, codes.amax(2), figures], dim=-1)
-        units = self.dropout(torch.relu(self.query(everyone)))
+        units = self._dropped(torch.relu(self.query(everyone)))
         scores: Tensor = self.query_score(units) + self.query_linear(everyone)
         return scores
 
