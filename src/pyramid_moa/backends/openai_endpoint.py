@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 from pyramid_moa.backends.model_spec import ModelSpec
+from pyramid_moa.backends.quotations import without_quotations
 from pyramid_moa.errors import ConfigError
 
 __all__ = ["Endpoint", "clean_message", "endpoint_of"]
@@ -17,8 +18,6 @@ _NO_KEY = "none"
 _MESSAGE_LENGTH = 300
 # As much of a server's message as is looked at before it is cut.
 _MESSAGE_READ = 4000
-# A stretch of this many characters that stands in the prompt too is taken for a quotation of it.
-_QUOTATION = 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,30 +68,9 @@ def clean_message(text: str, *, key: str = "", prompt: Iterable[str] = ()) -> st
     text = text[:_MESSAGE_READ]
     if key and key != _NO_KEY:
         text = text.replace(key, "***")
-    for part in prompt:
-        text = _without_quotations(text, part)
+    text = without_quotations(text, prompt)
     line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
     return line if len(line) <= _MESSAGE_LENGTH else line[: _MESSAGE_LENGTH - 1] + "…"
-
-
-def _without_quotations(text: str, prompt: str) -> str:
-    """Replace each stretch of the text that is quoted from the prompt."""
-    width = min(_QUOTATION, len(prompt))
-    # Shorter prompts are words that any message may hold.
-    if width < 4:
-        return text
-    windows: dict[str, list[int]] = {}
-    for start in range(len(text) - width + 1):
-        windows.setdefault(text[start : start + width], []).append(start)
-    quoted = bytearray(len(text))
-    for start in range(len(prompt) - width + 1):
-        for place in windows.get(prompt[start : start + width], ()):
-            quoted[place : place + width] = b"\1" * width
-    pieces = [
-        ("" if place and quoted[place - 1] else "[prompt]") if quoted[place] else char
-        for place, char in enumerate(text)
-    ]
-    return "".join(pieces)
 
 
 def _address(spec: ModelSpec, base_url: str) -> str:
