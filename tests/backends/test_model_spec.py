@@ -28,6 +28,7 @@ from pyramid_moa.errors import ConfigError
         ("timeout_s", 0.0),
         ("timeout_s", math.nan),
         ("max_retries", -1),
+        ("longest_pause_s", -1),
         ("active_parameters", 0.0),
         ("active_parameters", math.inf),
         ("active_parameters", math.nan),

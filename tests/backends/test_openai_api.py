@@ -257,7 +257,9 @@ class TestSecrets:
         assert endpoint.base_url == "https://api.openai.com/v1"
         assert (endpoint.key_env, endpoint.key) == ("OPENAI_API_KEY", "leaked-API_KEY")
         assert "leaked" not in repr(endpoint)
-        client = openai_client.OpenAIClient(endpoint, max_concurrency=1, timeout_s=1, max_retries=0)
+        client = openai_client.OpenAIClient(
+            endpoint, max_concurrency=1, timeout_s=1, max_retries=0, longest_pause_s=1
+        )
         assert str(client.url("/models")) == "https://api.openai.com/v1/models"
         assert client.headers["OpenAI-Organization"] == "leaked-ORG_ID"
         assert client.headers["OpenAI-Project"] == "leaked-PROJECT_ID"

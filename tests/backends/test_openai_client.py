@@ -2,16 +2,18 @@
 
 import asyncio
 import socket
+import ssl
 import threading
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 from faulty_server import Reply, Request, faulty_server, stream_events
 
 from pyramid_moa.backends import ModelSpec
-from pyramid_moa.backends.openai_client import OpenAIClient
+from pyramid_moa.backends.openai_client import OpenAIClient, _trusted
 from pyramid_moa.backends.openai_endpoint import endpoint_of
 from pyramid_moa.backends.openai_errors import (
     ServerError,
@@ -33,7 +35,8 @@ def _no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def client_of(base_url: str, **options: Any) -> OpenAIClient:
     spec = ModelSpec(name="m", model="x", backend="openai", base_url=base_url)
-    given = {"max_concurrency": 4, "timeout_s": 5.0, "max_retries": 0, **options}
+    given = {"max_concurrency": 4, "timeout_s": 5.0, "max_retries": 0}
+    given |= {"longest_pause_s": 120.0, **options}
     return OpenAIClient(endpoint_of(spec), **given)
 
 
@@ -56,6 +59,55 @@ def replies(*given: Reply) -> Callable[[Request], Reply]:
     """A server that gives these in turn, the last of them for ever."""
     rest = list(given)
     return lambda request: rest.pop(0) if len(rest) > 1 else rest[0]
+
+
+async def events_of(client: OpenAIClient) -> list[bytes]:
+    return [data async for data in client.stream("/completions", lambda: b"{}")]
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(15):
+        while not condition():
+            await asyncio.sleep(0.005)
+
+
+class EndingServer:
+    """Streams one event and the last one, and ends its HTTP when it is told to."""
+
+    def __init__(self) -> None:
+        self.base_url = ""
+        self.connections = 0
+        self.may_end = asyncio.Event()
+        self.hung_up = asyncio.Event()
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        try:
+            while True:
+                await reader.readuntil(b"\r\n\r\n{}")
+                writer.write(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n")
+                for data in (b"data: {}\n\n", b"data: [DONE]\n\n"):
+                    writer.write(b"%x\r\n%b\r\n" % (len(data), data))
+                gone = asyncio.ensure_future(reader.read(1))
+                end = asyncio.ensure_future(self.may_end.wait())
+                await asyncio.wait({gone, end}, return_when=asyncio.FIRST_COMPLETED)
+                if gone.done():
+                    break
+                gone.cancel()
+                await asyncio.wait({gone})
+                writer.write(b"0\r\n\r\n")
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass
+        self.hung_up.set()
+        writer.close()
+
+
+@asynccontextmanager
+async def ending_server() -> AsyncIterator[EndingServer]:
+    seen = EndingServer()
+    async with await asyncio.start_server(seen.serve, "127.0.0.1", 0) as server:
+        seen.base_url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
+        yield seen
 
 
 class TestWhere:
@@ -156,6 +208,7 @@ class TestAgain:
             (Reply(status=400, headers={"x-should-retry": "true"}), 3),
             (Reply(status=500, headers={"x-should-retry": "false"}), 1),
             (Reply(status=503, headers={"retry-after": "3600"}), 1),
+            (Reply(status=503, headers={"retry-after": "3600", "x-should-retry": "true"}), 1),
             (Reply(status=503, headers={"retry-after": "soon"}), 3),
             (Reply(status=503, headers={"retry-after": "nan"}), 3),
             (Reply(cut_at=-1), 3),
@@ -195,6 +248,28 @@ class TestAgain:
             assert run(server.base_url, post, max_retries=1) == b'{"id": 1}'
         assert time.monotonic() - begun >= least_s
 
+    def test_no_wait_is_longer_than_the_longest(self) -> None:
+        async def work(client: OpenAIClient) -> StatusError:
+            with pytest.raises(StatusError) as caught:
+                await client.post("/completions", lambda: b"{}")
+            return caught.value
+
+        busy = Reply(status=429, headers={"retry-after": "60"})
+        with faulty_server(lambda request: busy) as server:
+            begun = time.monotonic()
+            error = run(server.base_url, work, max_retries=2, longest_pause_s=2.0)
+        assert time.monotonic() - begun < 30
+        assert (error.status, error.retry_after_s) == (429, 60.0)
+        assert len(server.requests) == 1
+
+    def test_its_own_waits_are_no_longer_either(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        for name in ("_FIRST_PAUSE_S", "_LONGEST_PAUSE_S"):
+            monkeypatch.setattr(f"pyramid_moa.backends.openai_client.{name}", 30.0)
+        with faulty_server(replies(Reply(status=503), Reply(body={"id": 1}))) as server:
+            begun = time.monotonic()
+            assert run(server.base_url, post, max_retries=1, longest_pause_s=0.01)
+        assert time.monotonic() - begun < 15
+
     def test_a_date_is_a_wait(self) -> None:
         in_a_minute = time.strftime("%a, %d %b %Y %H:%M:%S GMT", time.gmtime(time.time() + 60))
         wait = StatusError(503, {"retry-after": in_a_minute}, b"").retry_after_s
@@ -223,6 +298,43 @@ class TestConnections:
         with faulty_server(lambda request: {}) as server:
             run(server.base_url, work)
         assert server.connections == 1
+
+    def test_they_are_used_again_after_streams_that_end_late(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The last event and the end of HTTP come apart, and nobody waits for the second."""
+        monkeypatch.setattr("pyramid_moa.backends.openai_client._END_S", 30.0)
+
+        async def work() -> int:
+            async with ending_server() as server:
+                client = client_of(server.base_url)
+                for _ in range(3):
+                    server.may_end.clear()
+                    assert await events_of(client) == [b"{}"]
+                    server.may_end.set()
+                    await until(lambda: not client._ending)
+                await client.close()
+                return server.connections
+
+        assert asyncio.run(work()) == 1
+
+    @pytest.mark.parametrize("ends_s", [0.05, 30.0])
+    def test_a_stream_that_does_not_end_is_hung_up_on(
+        self, monkeypatch: pytest.MonkeyPatch, ends_s: float
+    ) -> None:
+        """After a while, and at once where the client is closed."""
+        monkeypatch.setattr("pyramid_moa.backends.openai_client._END_S", ends_s)
+
+        async def work() -> None:
+            async with ending_server() as server:
+                client = client_of(server.base_url)
+                assert await events_of(client) == [b"{}"]
+                if ends_s > 1:
+                    await client.close()
+                await asyncio.wait_for(server.hung_up.wait(), 15)
+                await client.close()
+
+        asyncio.run(work())
 
     def test_an_error_page_of_a_stream_that_never_ends_runs_out_of_time(self) -> None:
         async def work(client: OpenAIClient) -> None:
@@ -267,3 +379,18 @@ class TestConnections:
         assert "127.0.0.1" not in str(caught.value)
         assert "invalid" not in str(caught.value)
         assert str(port) not in str(caught.value)
+
+
+class TestTrust:
+    @pytest.mark.parametrize("named", [None, "SSL_CERT_FILE", "SSL_CERT_DIR"])
+    def test_mozillas_list_is_trusted_where_no_other_is_named(
+        self, monkeypatch: pytest.MonkeyPatch, tmp_path: Any, named: str | None
+    ) -> None:
+        for name in ("SSL_CERT_FILE", "SSL_CERT_DIR"):
+            monkeypatch.delenv(name, raising=False)
+        (tmp_path / "none.pem").touch()
+        if named is not None:
+            monkeypatch.setenv(named, str(tmp_path / "none.pem"))
+        # As on a machine without a list of its own.
+        monkeypatch.setattr(ssl.SSLContext, "load_default_certs", lambda *args: None)
+        assert bool(_trusted().get_ca_certs()) is (named is None)

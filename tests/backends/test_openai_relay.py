@@ -94,6 +94,33 @@ def test_a_request_goes_on_as_it_is_but_for_the_models_name_and_the_entrys_own(m
     }
 
 
+@pytest.mark.parametrize(
+    ("given", "own", "sent"),
+    [
+        ({"max_completion_tokens": None, "max_tokens": 50}, {}, 50),
+        ({"max_completion_tokens": 50, "max_tokens": None}, {}, 50),
+        ({"max_tokens": 5}, {"max_completion_tokens": 4096}, 5),
+        ({"max_completion_tokens": 5}, {"max_tokens": 4096}, 5),
+        ({"max_tokens": None}, {"max_completion_tokens": 4096}, 4096),
+        ({}, {"max_tokens": 4096}, 4096),
+        ({"max_completion_tokens": None}, {"max_tokens": None}, None),
+        ({}, {}, None),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("field", ["max_tokens", "max_completion_tokens"])
+def test_the_clients_limit_goes_before_the_entrys_whatever_their_names(given, own, sent, field):
+    async def work(relay, server):
+        await relay.complete(CHAT, {**HELLO, **given})
+
+    _, server = relayed(
+        lambda request: chat_reply("hello"), work, extra_body=own, token_limit_field=field
+    )
+    body = server.requests[0].body
+    found = {name: body[name] for name in ("max_tokens", "max_completion_tokens") if name in body}
+    assert found == ({} if sent is None else {field: sent})
+
+
 def test_a_refusal_keeps_its_status_and_shows_neither_key_nor_prompt(monkeypatch):
     monkeypatch.setenv("BIG_KEY", KEY)
     said = {"error": {"message": f"{KEY} may not ask: {SECRET}"}}
@@ -160,6 +187,36 @@ def test_a_stream_that_breaks_off_is_an_error_after_what_came(events, cut_at, sa
     (error, chunks), _ = relayed(lambda request: Reply(events=events, cut_at=cut_at), live_failure)
     assert len(chunks) == 2
     assert re.search(said, str(error))
+
+
+def choice_chunk(index: Any, *, text: str = "", finish: str | None = None) -> tuple[float, Any]:
+    choice = {"index": index, "delta": {"content": text}, "finish_reason": finish}
+    return 0.0, {"id": "up-1", "choices": [choice]}
+
+
+BOTH_BEGUN = [choice_chunk(0, text="a"), choice_chunk(1, text="b"), choice_chunk(0, finish="stop")]
+
+
+@pytest.mark.parametrize("last", [[], [(0.0, "[DONE]")]])
+def test_a_stream_that_ends_one_of_two_answers_has_broken_off(last):
+    (error, chunks), _ = relayed(lambda request: Reply(events=[*BOTH_BEGUN, *last]), live_failure)
+    assert len(chunks) == 3
+    assert "broke off before its end" in str(error)
+
+
+@pytest.mark.parametrize(
+    "events",
+    [
+        [*BOTH_BEGUN, choice_chunk(1, finish="length")],
+        [choice_chunk([], text="a"), choice_chunk(None, finish="stop")],
+    ],
+)
+def test_a_stream_is_whole_when_every_answer_that_was_begun_is(events):
+    async def work(relay, server):
+        return await chunks_of(relay)
+
+    chunks, _ = relayed(lambda request: Reply(events=[*events, (0.0, "[DONE]")]), work)
+    assert len(chunks) == len(events)
 
 
 def test_a_server_that_is_not_there_is_an_error_that_may_pass():

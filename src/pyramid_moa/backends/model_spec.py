@@ -55,6 +55,8 @@ class ModelSpec:
         timeout_s: openai, and vllm with a port: seconds for one request.
         max_retries: openai, and vllm with a port: further tries of a request that may succeed
             later.
+        longest_pause_s: openai, and vllm with a port: the longest that a server may have such a
+            request wait for its next try; one that asks for more is not asked again.
         logprobs: openai, and vllm with a port: ask for token log-probabilities; false for servers
             that refuse.
         token_limit_field: openai, and vllm with a port: the request field that limits the answer's
@@ -88,6 +90,7 @@ class ModelSpec:
     max_concurrency: int = 16
     timeout_s: float = 120.0
     max_retries: int = 4
+    longest_pause_s: float = 120.0
     logprobs: bool = True
     token_limit_field: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
     extra_body: dict[str, object] = field(default_factory=dict)
@@ -114,6 +117,7 @@ class ModelSpec:
                 ("max_concurrency", "1 or more", self.max_concurrency >= 1),
                 ("timeout_s", "more than 0 seconds", self.timeout_s > 0),
                 ("max_retries", "0 or more", self.max_retries >= 0),
+                ("longest_pause_s", "0 seconds or more", self.longest_pause_s >= 0),
                 (
                     "active_parameters",
                     "a positive number or null",

@@ -9,11 +9,12 @@ import os
 import random
 import ssl
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TypeVar
 from urllib.parse import urlsplit
 
 import aiohttp
+import certifi
 from yarl import URL
 
 from pyramid_moa import __version__
@@ -37,11 +38,12 @@ _CONNECT_S = 10.0
 # Servers such as vLLM's close a connection after 5 idle seconds: ours goes first, so that no
 # request is sent into one that is just being closed.
 _KEEP_ALIVE_S = 4.0
-# The pauses between tries, and the longest that a server may ask for, are those of OpenAI's own
-# client: what servers are tuned to.
+# The pauses between tries where the server asks for none are those of OpenAI's own client: what
+# servers are tuned to.
 _FIRST_PAUSE_S = 0.5
 _LONGEST_PAUSE_S = 8.0
-_LONGEST_RETRY_AFTER_S = 120.0
+# Servers close a stream's HTTP in a write of their own, right after what they say last.
+_END_S = 0.1
 _DONE = b"[DONE]"
 _T = TypeVar("_T")
 
@@ -53,7 +55,13 @@ class OpenAIClient:
     """
 
     def __init__(
-        self, endpoint: Endpoint, *, max_concurrency: int, timeout_s: float, max_retries: int
+        self,
+        endpoint: Endpoint,
+        *,
+        max_concurrency: int,
+        timeout_s: float,
+        max_retries: int,
+        longest_pause_s: float,
     ) -> None:
         """Prepare; nothing is sent yet.
 
@@ -62,6 +70,8 @@ class OpenAIClient:
             max_concurrency: connections at once.
             timeout_s: seconds for one try; of a stream, between two pieces of it.
             max_retries: further tries, which honour Retry-After.
+            longest_pause_s: seconds that a server may have a further try wait; where it asks for
+                more there is none.
 
         Raises:
             ConfigError: the environment names a proxy that speaks no HTTP.
@@ -77,6 +87,7 @@ class OpenAIClient:
             self.headers |= self._proxy.headers
         self._max_concurrency = max_concurrency
         self._max_retries = max_retries
+        self._longest_pause_s = longest_pause_s
         connect_s = min(timeout_s, _CONNECT_S)
         self._timeout_s = timeout_s
         self._for_all = aiohttp.ClientTimeout(total=None, sock_connect=connect_s)
@@ -84,6 +95,7 @@ class OpenAIClient:
             total=None, sock_connect=connect_s, sock_read=timeout_s
         )
         self._session: aiohttp.ClientSession | None = None
+        self._ending: set[asyncio.Task[None]] = set()
 
     def url(self, path: str) -> URL:
         """The address of a path such as ``/models``."""
@@ -126,24 +138,41 @@ class OpenAIClient:
             ServerError: there is no answer, or it broke off.
         """
         answer = await self._tried(lambda: self._opened(path, body()))
-        events = EventStream()
+        events, is_done = EventStream(), False
         try:
             with _translated():
                 async for piece in answer.content.iter_any():
                     for data in events.feed(piece):
-                        if data.startswith(_DONE):
+                        if is_done := data.startswith(_DONE):
                             return
                         yield data
         finally:
-            # Back to the others where it has come to its end; closed where it has not, which the
-            # loop does in its next turn.
-            answer.release()
-            await asyncio.sleep(0)
+            if is_done:
+                self._let_end(answer)
+            else:
+                # Closed where it has not come to its end, which the loop does in its next turn.
+                answer.release()
+                await asyncio.sleep(0)
 
     async def close(self) -> None:
         """Close the connections."""
+        for task in self._ending:
+            task.cancel()
+        await asyncio.gather(*self._ending, return_exceptions=True)
         if self._session is not None:
             await self._session.close()
+
+    def _let_end(self, answer: aiohttp.ClientResponse) -> None:
+        """Read what comes after the last event while nobody waits for it.
+
+        Only a connection that has been read to its end can be used again.
+        """
+        if not answer.closed:
+            task = asyncio.create_task(_read_to_its_end(answer))
+            self._ending.add(task)
+            # Not by the task itself, which may be cancelled before its first step.
+            task.add_done_callback(lambda _: answer.release())
+            task.add_done_callback(self._ending.discard)
 
     async def _whole(self, method: str, path: str, body: bytes | None) -> bytes:
         # Not by aiohttp's own total, which takes a caller's cancellation for itself where both come
@@ -197,7 +226,7 @@ class OpenAIClient:
             connector=aiohttp.TCPConnector(
                 limit=self._max_concurrency,
                 keepalive_timeout=_KEEP_ALIVE_S,
-                ssl=ssl.create_default_context() if secure else True,
+                ssl=_trusted() if secure else True,
             ),
             cookie_jar=aiohttp.DummyCookieJar(),
         )
@@ -213,9 +242,22 @@ class OpenAIClient:
             except ServerError as error:
                 if number == self._max_retries or not _may_pass(error):
                     raise
-                pause_s = _pause_s(error, number)
-            await asyncio.sleep(pause_s)
+                if _asked_pause_s(error) > self._longest_pause_s:
+                    raise
+                pause_s = _asked_pause_s(error) or _own_pause_s(number)
+            await asyncio.sleep(min(pause_s, self._longest_pause_s))
         raise AssertionError("the last try returns or raises")
+
+
+def _trusted() -> ssl.SSLContext:
+    """What is believed to be a server: whom SSL_CERT_FILE and SSL_CERT_DIR name, where one is set.
+
+    Otherwise whom the system trusts, and Mozilla, since small containers have no list of their own.
+    """
+    context = ssl.create_default_context()
+    if not (os.environ.get("SSL_CERT_FILE") or os.environ.get("SSL_CERT_DIR")):
+        context.load_verify_locations(certifi.where())
+    return context
 
 
 @contextmanager
@@ -262,6 +304,14 @@ async def _read(answer: aiohttp.ClientResponse) -> bytes:
     return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 
+async def _read_to_its_end(answer: aiohttp.ClientResponse) -> None:
+    # An end that breaks off, or does not come, takes nothing from an answer that is whole.
+    with suppress(TimeoutError, aiohttp.ClientError, OSError):
+        async with asyncio.timeout(_END_S):
+            async for _ in answer.content.iter_any():
+                continue
+
+
 def _headers(endpoint: Endpoint) -> dict[str, str]:
     headers = {
         "Accept": "application/json, text/event-stream",
@@ -283,13 +333,15 @@ def _may_pass(error: ServerError) -> bool:
     if not isinstance(error, StatusError):
         return not isinstance(error, TooLargeError)
     said = error.headers.get("x-should-retry")
-    if (error.retry_after_s or 0.0) > _LONGEST_RETRY_AFTER_S or said == "false":
+    if said == "false":
         return False
     return said == "true" or error.status in (408, 409, 429) or error.status >= 500
 
 
-def _pause_s(error: ServerError, tries: int) -> float:
-    if isinstance(error, StatusError) and error.retry_after_s:
-        return error.retry_after_s
+def _asked_pause_s(error: ServerError) -> float:
+    return (error.retry_after_s or 0.0) if isinstance(error, StatusError) else 0.0
+
+
+def _own_pause_s(tries: int) -> float:
     # Shorter by chance, so that those who were refused together do not come back together.
     return min(_FIRST_PAUSE_S * 2.0 ** min(tries, 10), _LONGEST_PAUSE_S) * random.uniform(0.75, 1.0)

@@ -64,6 +64,7 @@ class OpenAIModel:
             max_concurrency=spec.max_concurrency,
             timeout_s=spec.timeout_s,
             max_retries=spec.max_retries,
+            longest_pause_s=spec.longest_pause_s,
         )
         self._free = asyncio.Semaphore(spec.max_concurrency)
 
@@ -89,6 +90,7 @@ class OpenAIModel:
             max_concurrency=1,
             timeout_s=min(self._spec.timeout_s, _CHECK_S),
             max_retries=min(self._spec.max_retries, _CHECK_RETRIES),
+            longest_pause_s=self._spec.longest_pause_s,
         )
         try:
             self._check_model(model_ids(await client.get("/models")))

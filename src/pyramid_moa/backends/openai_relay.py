@@ -1,6 +1,6 @@
 """Requests in the OpenAI form handed on to a server as they are, whole or token by token."""
 
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from typing import cast
 
@@ -16,6 +16,8 @@ __all__ = ["OpenAIRelay", "RelayError"]
 _CHECK_S = 5.0
 # A stream says its own length only in its end: with what surrounds each token, no answer is longer.
 _MOST_BYTES = 128 << 20
+# Servers know one name or the other for the most tokens of an answer; clients send either.
+_LIMITS = ("max_completion_tokens", "max_tokens")
 _Object = dict[str, object]
 
 
@@ -65,10 +67,15 @@ class OpenAIRelay:
             max_concurrency=spec.max_concurrency,
             timeout_s=spec.timeout_s,
             max_retries=spec.max_retries,
+            longest_pause_s=spec.longest_pause_s,
         )
         # Of its own: whoever asks whether a server is there waits for the answer.
         self._checking = OpenAIClient(
-            self._endpoint, max_concurrency=1, timeout_s=_CHECK_S, max_retries=0
+            self._endpoint,
+            max_concurrency=1,
+            timeout_s=_CHECK_S,
+            max_retries=0,
+            longest_pause_s=spec.longest_pause_s,
         )
 
     async def complete(self, path: str, request: Mapping[str, object]) -> _Object:
@@ -115,7 +122,9 @@ class OpenAIRelay:
             "stream": True,
             "stream_options": {"include_usage": True},
         }
-        size, finished = 0, False
+        size = 0
+        begun: set[int] = set()
+        finished: set[int] = set()
         try:
             async with aclosing(self._client.stream(path, lambda: json_body(body))) as events:
                 async for data in events:
@@ -124,9 +133,12 @@ class OpenAIRelay:
                     size += len(data)
                     if size > _MOST_BYTES:
                         raise BackendError("the answer is larger than anything asked for")
-                    finished = finished or _finishes(chunk)
+                    for index, is_last in _choices(chunk):
+                        begun.add(index)
+                        if is_last:
+                            finished.add(index)
                     yield chunk
-            if not finished:
+            if not finished or begun > finished:
                 raise BackendError("the answer broke off before its end", can_retry=True)
         except (ServerError, BackendError, ValueError, RecursionError) as error:
             raise self._explained(error, request) from error
@@ -149,10 +161,17 @@ class OpenAIRelay:
         await self._checking.close()
 
     def _body(self, request: Mapping[str, object]) -> _Object:
-        body = {**self._spec.extra_body, **request, "model": self._spec.model}
-        # Servers know one name or the other for the limit; clients send either.
-        names = ("max_completion_tokens", "max_tokens")
-        limits = [body.pop(name) for name in names if name in body]
+        own = self._spec.extra_body
+        body = {**own, **request, "model": self._spec.model}
+        for name in _LIMITS:
+            body.pop(name, None)
+        # The client's before the entry's, whichever names the two have for it.
+        limits = [
+            given[name]
+            for given in (request, own)
+            for name in _LIMITS
+            if given.get(name) is not None
+        ]
         if limits:
             body[self._spec.token_limit_field if "messages" in body else "max_tokens"] = limits[0]
         return body
@@ -185,11 +204,13 @@ def _chunk(data: bytes) -> _Object:
     return cast("_Object", chunk)
 
 
-def _finishes(chunk: Mapping[str, object]) -> bool:
+def _choices(chunk: Mapping[str, object]) -> Iterator[tuple[int, bool]]:
+    """The choices that a chunk goes on with, and whether it ends them."""
     choices = chunk.get("choices")
-    return isinstance(choices, list) and any(
-        isinstance(choice, dict) and choice.get("finish_reason") for choice in choices
-    )
+    for choice in choices if isinstance(choices, list) else ():
+        if isinstance(choice, dict):
+            index = choice.get("index")
+            yield index if isinstance(index, int) else 0, bool(choice.get("finish_reason"))
 
 
 def _texts(request: Mapping[str, object]) -> Sequence[str]:

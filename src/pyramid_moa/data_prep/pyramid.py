@@ -29,6 +29,7 @@ _OPERATIONAL = (
     "extra_args",
     "hidden_states_dir",
     "kv_cache_bytes",
+    "longest_pause_s",
     "max_concurrency",
     "max_model_len",
     "max_retries",

@@ -68,6 +68,30 @@ def test_a_member_that_hangs_is_done_without_in_time():
         assert soon(gateway.servers["a"].hung_up.is_set)
 
 
+BUSY = Reply(status=429, body={"error": {"message": "busy"}}, headers={"retry-after": "60"})
+
+
+def test_nobody_waits_for_a_server_that_is_busy_for_long():
+    settings = GatewaySettings(faults=Faults(retries=2))
+    with behind(fails(BUSY), says("#### 16"), says("#### 99"), settings=settings) as gateway:
+        begun = time.monotonic()
+        reply = gateway.ask()
+        assert time.monotonic() - begun < LATE_S
+        assert reply.choices[0].message.content == "#### 99"
+        assert "429" in reply.pyramid["models"]["a"]["error"]
+        assert len(gateway.servers["a"].requests) == 1
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_clients_are_told_what_a_busy_server_says(stream):
+    settings = GatewaySettings(faults=Faults(retries=2))
+    with behind(fails(BUSY), fails(BUSY), fails(BUSY), settings=settings) as gateway:
+        begun = time.monotonic()
+        reply = gateway.post(chat_body(stream=stream, model="oracle"))
+        assert time.monotonic() - begun < LATE_S
+        assert (reply.status_code, reply.headers["retry-after"]) == (429, "60")
+
+
 @pytest.mark.parametrize("how", ["ask", "stream"])
 def test_without_any_member_the_oracle_answers(how):
     with behind(fails(), fails(), says("#### 99")) as gateway:

@@ -37,6 +37,8 @@ __all__ = ["Gateway", "forgiving"]
 _log = logging.getLogger("pyramid_moa.gateway")
 
 _CHECK_EVERY_S = 2.0
+# A request waits, and holds its model's place, while a server has it wait for its next try.
+_LONGEST_PAUSE_S = 2.0
 
 
 class Gateway:
@@ -228,9 +230,13 @@ async def _state(upstream: Upstream) -> str:
 
 
 def serving_spec(spec: ModelSpec, faults: Faults) -> ModelSpec:
-    """A model's entry with the tries and the time that a live request has."""
+    """A model's entry with the tries, the pauses and the time that a live request has."""
     return replace(
-        spec, max_retries=faults.retries, timeout_s=min(spec.timeout_s, faults.deadline_s)
+        spec,
+        max_retries=faults.retries,
+        # A pause that leaves a member no time to answer is of no use.
+        longest_pause_s=min(spec.longest_pause_s, _LONGEST_PAUSE_S, faults.member_timeout_s / 2),
+        timeout_s=min(spec.timeout_s, faults.deadline_s),
     )
 
 

@@ -42,7 +42,8 @@ class Faults:
             scored without it.
         deadline_s: seconds for a whole request; what is not there by then has failed.
         retries: further tries of a call that may succeed later, with growing pauses in which a
-            server's Retry-After is honoured; models on servers only.
+            server's Retry-After is honoured: up to 2 seconds, and half of ``member_timeout_s``; a
+            server that asks for more has failed at once. Models on servers only.
         hedge_after_s: ask a server a second time where it has not answered after so many seconds,
             and take what comes first; null never does.
         breaker_failures: after so many failures in a row a model is not asked for a while.
