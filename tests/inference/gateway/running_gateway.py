@@ -123,7 +123,7 @@ def running(
     with _listening("127.0.0.1", 0) as listener:
         config = uvicorn.Config(
             app,
-            http=bounded_http(settings.requests.header_bytes),
+            http=bounded_http(settings.requests),
             ws="none",
             lifespan="on",
             log_config=None,

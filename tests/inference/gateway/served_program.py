@@ -10,8 +10,11 @@ import threading
 
 
 @contextlib.contextmanager
-def program(*arguments, **variables):
-    """The program under way: its process, its address, and what it has logged so far."""
+def program(*arguments, early=lambda process: None, **variables):
+    """The program under way: its process, its address, and what it has logged so far.
+
+    What is to be done ``early`` is done before it serves.
+    """
     process = subprocess.Popen(
         [sys.executable, "-m", "pyramid_moa", "serve", "--port", "0", *arguments],
         stdout=subprocess.PIPE,
@@ -23,6 +26,7 @@ def program(*arguments, **variables):
     reader = threading.Thread(target=lambda: logged.extend(process.stderr))
     reader.start()
     try:
+        early(process)
         line = process.stdout.readline()
         found = re.fullmatch(r"serving (http://\S+/v1)\n", line)
         assert found, (line, logged)

@@ -5,7 +5,8 @@ import json
 import socket
 
 import pytest
-from running_gateway import running_gateway, says
+from faulty_server import soon
+from running_gateway import chat_body, running_gateway, says
 
 from pyramid_moa.inference.gateway.settings import Faults, GatewaySettings, RequestLimits
 
@@ -99,3 +100,40 @@ def test_a_head_within_the_limit_passes_again_and_again(gateway):
 def test_a_large_body_is_no_head(gateway):
     text = "How many legs have two spiders?" + " " * 20 * MOST
     assert gateway.ask(text).choices[0].message.content == "#### 16"
+
+
+def completion(**fields):
+    body = json.dumps(chat_body(model="oracle", **fields)).encode()
+    head = (
+        b"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\n"
+        b"content-type: application/json\r\ncontent-length: %d\r\n\r\n"
+    )
+    return head % len(body) + body
+
+
+@pytest.mark.parametrize(
+    "ahead",
+    [HEAD + b"\r\n", completion(), b"\x16\x03", b"GET /" + b"a" * 2 * MOST],
+    ids=["request", "one with a body", "no HTTP", "too large a head"],
+)
+def test_what_comes_ahead_of_an_answer_leaves_it_whole_and_is_not_answered(gateway, ahead):
+    """Clients that ask ahead are told by the closing to ask again."""
+    head, _, body = told(gateway, completion() + ahead).partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 200 ")
+    assert b"connection: close" in head
+    assert json.loads(body)["choices"][0]["message"]["content"] == "#### 16"
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_client_that_asks_ahead_is_seen_to_hang_up_and_fills_no_memory(stream):
+    slow = says("yyy" * 100, delay_s=20.0) if not stream else says("y" * 1000, token_s=0.1)
+    with running_gateway({"a": says("x"), "oracle": slow}) as gateway:
+        oracle, connections = gateway.servers["oracle"], gateway.server.server_state.connections
+        with connected(gateway) as connection:
+            connection.sendall(completion(stream=stream))
+            assert soon(lambda: oracle.under_way == 1, within_s=10)
+            connection.sendall((HEAD + b"\r\n") * 50_000)
+            assert [len(known.pipeline) for known in connections] == [0]
+        assert oracle.hung_up.wait(10)
+        assert soon(lambda: not connections, within_s=10)
+        assert soon(lambda: 'status="499"' in gateway.get("/metrics").text, within_s=10)

@@ -1,14 +1,14 @@
 """Clients and servers that do what nobody expects of them."""
 
+import contextlib
 import json
 import socket
-import time
 
 import pytest
 from faulty_server import Reply, chat_reply, soon, stream_events
 from running_gateway import chat_body, running_gateway, says
 
-from pyramid_moa.inference.gateway import app
+from pyramid_moa.inference.gateway import bounded_http
 from pyramid_moa.inference.gateway.question import _is_remote
 from pyramid_moa.inference.gateway.reply import event, json_text
 
@@ -62,31 +62,55 @@ def test_a_prompt_that_every_model_refuses_is_the_clients_to_mend(stream):
         assert "retry-after" not in told.headers
 
 
-def test_a_client_that_stops_reading_loses_its_place(monkeypatch):
-    monkeypatch.setattr(app, "_WRITE_S", 0.5)
+@contextlib.contextmanager
+def unread(gateway, *, stream):
+    """A client that asks for much and reads none of it, once the oracle has been asked."""
+    body = json.dumps(chat_body(model="oracle", stream=stream)).encode()
+    host, port = gateway.root.removeprefix("http://").split(":")
+    with socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.connect((host, int(port)))
+        client.sendall(
+            b"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\n"
+            b"content-type: application/json\r\ncontent-length: "
+            + str(len(body)).encode()
+            + b"\r\n\r\n"
+            + body
+        )
+        oracle = gateway.servers["oracle"]
+        assert soon(lambda: any(r.body for r in oracle.requests), within_s=10)
+        yield
 
-    def endless(request):
-        if request.body is None:
-            return {"data": [{"id": "m"}]}
+
+def says_much(request):
+    if request.body is None:
+        return {"data": [{"id": "m"}]}
+    if request.body.get("stream"):
         return Reply(events=stream_events("", pieces=["x" * 100_000] * 100))
+    return Reply(body=chat_reply("x" * 10_000_000, pieces=["x"]))
 
-    with running_gateway({**MEMBERS, "oracle": endless}) as gateway:
-        body = json.dumps(chat_body(model="oracle", stream=True)).encode()
-        host, port = gateway.root.removeprefix("http://").split(":")
-        with socket.socket() as client:
-            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-            client.connect((host, int(port)))
-            client.sendall(
-                b"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\n"
-                b"content-type: application/json\r\ncontent-length: "
-                + str(len(body)).encode()
-                + b"\r\n\r\n"
-                + body
-            )
-            assert soon(lambda: gateway.servers["oracle"].requests, within_s=5)
-            time.sleep(0.2)
-            gone = 'status="499"'
-            assert soon(lambda: gone in gateway.get("/metrics").text, within_s=10)
+
+@pytest.mark.parametrize(("stream", "status"), [(True, "499"), (False, "200")])
+def test_a_client_that_stops_reading_loses_its_place(stream, status, monkeypatch, caplog):
+    """And its connection, even where all of the answer has been written."""
+    monkeypatch.setattr(bounded_http, "_WRITE_S", 1.0)
+    with running_gateway({**MEMBERS, "oracle": says_much}) as gateway:
+        with unread(gateway, stream=stream):
+            ended = f'status="{status}"'
+            assert soon(lambda: ended in gateway.get("/metrics").text, within_s=20)
+            assert soon(lambda: not gateway.server.server_state.connections, within_s=20)
+        assert gateway.servers["oracle"].under_way == 0
+    assert not [r for r in caplog.records if r.name == "uvicorn.error" and r.levelname != "INFO"]
+
+
+def test_a_client_that_stops_reading_does_not_hold_up_the_end(monkeypatch):
+    monkeypatch.setattr(bounded_http, "_WRITE_S", 1.0)
+    with contextlib.ExitStack() as client:
+        with running_gateway({**MEMBERS, "oracle": says_much}) as gateway:
+            client.enter_context(unread(gateway, stream=False))
+            assert soon(lambda: 'status="200"' in gateway.get("/metrics").text, within_s=20)
+        # Which it does only when no connection is left.
+        assert not gateway.server.server_state.connections
 
 
 @pytest.mark.parametrize(

@@ -141,6 +141,26 @@ def test_readiness_is_told_of_the_gateway_that_was_asked(tmp_path):
         assert "Traceback" not in "".join(logged)
 
 
+def test_a_hang_up_while_models_are_loaded_is_no_end_of_it(tmp_path):
+    def slow(request):
+        if request.body is None:
+            return Reply(body={"data": [{"id": "m"}]}, delay_s=1.0)
+        return says("#### 16")(request)
+
+    with faulty_server(slow) as server:
+        pyramid = write_pyramid(tmp_path, {"a": server.base_url, "oracle": server.base_url})
+
+        def hang_up(process):
+            assert soon(lambda: server.under_way, within_s=60)
+            process.send_signal(signal.SIGHUP)
+
+        with program("--pyramid", str(pyramid), early=hang_up) as (process, url, _):
+            reply = httpx.post(f"{url}/chat/completions", json=chat_body(), timeout=20)
+            assert reply.status_code == 200
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(20) == 0
+
+
 class _Gate:
     def __init__(self):
         self.closed = threading.Event()
@@ -191,6 +211,37 @@ def test_a_fault_while_files_are_read_is_logged_and_changes_nothing(caplog):
         asyncio.run(asyncio.wait_for(reloads(), 20))
     said = [record.getMessage() for record in caplog.records]
     assert len([line for line in said if "not reloaded" in line]) == 2
+
+
+@pytest.mark.parametrize("is_given_up", [False, True])
+def test_what_is_loaded_when_the_end_comes_is_closed(is_given_up):
+    """Whether or not somebody still waits for it."""
+    first, fresh = _Gate(), _Gate()
+    loads, go_on = threading.Event(), threading.Event()
+
+    def slow():
+        loads.set()
+        assert go_on.wait(20)
+        return fresh
+
+    async def ends():
+        generations = Generations(first, _Gateway)
+        swap = asyncio.ensure_future(generations.swap(slow))
+        await asyncio.to_thread(loads.wait, 20)
+        if is_given_up:
+            swap.cancel()
+        closing = asyncio.ensure_future(generations.close())
+        await asyncio.sleep(0.05)
+        go_on.set()
+        await closing
+        with pytest.raises(asyncio.CancelledError if is_given_up else ConfigError):
+            await swap
+        with pytest.raises(ConfigError, match="one that ends"):
+            await generations.swap(_Gate)
+
+    asyncio.run(asyncio.wait_for(ends(), 20))
+    assert first.closed.is_set()
+    assert fresh.closed.is_set()
 
 
 class _Thing:

@@ -8,6 +8,7 @@ import socket
 import sys
 import threading
 import time
+from types import SimpleNamespace
 
 import httpx
 import openai
@@ -22,6 +23,7 @@ from pyramid_moa.cli import main
 from pyramid_moa.data_prep.datasets import load_queries
 from pyramid_moa.data_prep.labelled_run import read_labelled_run
 from pyramid_moa.inference.gate import Gate
+from pyramid_moa.inference.gateway import serve
 from pyramid_moa.inference.gateway.settings import GatewaySettings
 from pyramid_moa.training.evaluate import evaluate
 
@@ -211,6 +213,11 @@ def test_what_can_not_be_served_is_said_in_one_line(tmp_path, capsys, own_proces
     with faulty_server(says("x")) as server:
         port = server.base_url.rpartition(":")[2].removesuffix("/v1")
         assert "in use" in refused(capsys, "--pyramid", "embedded", "--port", port)
+
+
+def test_windows_is_told_so(capsys, monkeypatch):
+    monkeypatch.setattr(serve, "sys", SimpleNamespace(platform="win32"))
+    assert "expected Linux or macOS" in refused(capsys, "--pyramid", "embedded")
 
 
 def test_nobody_reloads_where_there_is_no_administrator(with_a_member_missing):

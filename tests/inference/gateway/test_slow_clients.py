@@ -11,7 +11,8 @@ from faulty_server import faulty_server, soon
 from running_gateway import chat_body, says
 from served_program import program, write_pyramid
 
-from pyramid_moa.inference.gateway.late_heads import LateHeads
+from pyramid_moa.inference.gateway import bounded_http
+from pyramid_moa.inference.gateway.settings import RequestLimits
 
 HEAD_S = BODY_S = 1.5
 # What a busy machine may take besides.
@@ -128,33 +129,61 @@ class _Cycle:
     response_complete: bool = True
 
 
-class _Connection:
-    """As uvicorn's protocols are seen from outside."""
+class _Wire:
+    """A transport, and the loop that it belongs to."""
 
-    def __init__(self, cycle=None, resting=None):
-        self.cycle, self.timeout_keep_alive_task = cycle, resting
-        self.transport, self.closed = self, False
+    def __init__(self):
+        self.now, self.unread, self.aborted = 0.0, 0, False
 
-    def close(self):
-        self.closed = True
+    def time(self):
+        return self.now
+
+    def call_later(self, seconds, look):
+        pass  # the test itself looks
+
+    def get_write_buffer_size(self):
+        return self.unread
+
+    def abort(self):
+        self.aborted = True
 
 
-def test_each_head_has_its_own_time():
-    now = [0.0]
-    heads = LateHeads(10.0, clock=lambda: now[0])
+def a_connection(monkeypatch, *, cycle=None, resting=None):
+    """With 10 seconds for a head, and 30 for something of its answer to be taken."""
+    monkeypatch.setattr(bounded_http, "_WRITE_S", 30.0)
+    kind = bounded_http.bounded_http(RequestLimits(head_s=10.0))
+    connection = kind.__new__(kind)
+    connection.loop = connection.transport = _Wire()
+    connection.cycle, connection.timeout_keep_alive_task = cycle, resting
+    return connection
+
+
+def looked_at(connection, now, *, unread=0):
+    """Whether it is cut off, from then on."""
+    connection.transport.now, connection.transport.unread = now, unread
+    connection._look()
+    return connection.transport.aborted
+
+
+def test_each_head_has_its_own_time(monkeypatch):
     first = _Cycle()
-    fresh, busy = _Connection(), _Connection(_Cycle(response_complete=False))
-    resting, again = _Connection(first, resting=object()), _Connection(first)
+    fresh, again = a_connection(monkeypatch), a_connection(monkeypatch, cycle=first)
+    busy = a_connection(monkeypatch, cycle=_Cycle(response_complete=False))
+    resting = a_connection(monkeypatch, cycle=first, resting=object())
     everybody = [fresh, busy, resting, again]
-    heads.close(everybody)
-    now[0] = 9.0
+    assert not any(looked_at(connection, 0.0) for connection in everybody)
     # It has been answered meanwhile, and half of the next head is there: a new one.
     again.cycle = _Cycle()
-    heads.close(everybody)
-    assert not any(connection.closed for connection in everybody)
-    now[0] = 10.0
-    heads.close(everybody)
-    assert [connection.closed for connection in everybody] == [True, False, False, False]
-    now[0] = 19.0
-    heads.close(everybody)
-    assert [connection.closed for connection in everybody] == [True, False, False, True]
+    assert not any(looked_at(connection, 9.0) for connection in everybody)
+    assert [looked_at(connection, 10.0) for connection in everybody] == [True, False, False, False]
+    assert [looked_at(connection, 19.0) for connection in everybody[1:]] == [False, False, True]
+
+
+@pytest.mark.parametrize("is_complete", [False, True])
+def test_who_reads_slowly_has_time_as_long_as_it_reads(monkeypatch, is_complete):
+    connection = a_connection(monkeypatch, cycle=_Cycle(response_complete=is_complete))
+    for now in range(0, 100, 25):
+        assert not looked_at(connection, float(now), unread=1000 - now)
+    # Half a head that comes meanwhile has to wait for that.
+    assert not looked_at(connection, 104.9, unread=925)
+    assert looked_at(connection, 105.0, unread=925)

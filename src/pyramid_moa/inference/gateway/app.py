@@ -44,8 +44,6 @@ from pyramid_moa.inference.gateway.tracing import RequestStage, Tracing
 __all__ = ["build_app"]
 
 _log = logging.getLogger("pyramid_moa.gateway")
-# One that takes nothing of its answer for so long has as good as gone.
-_WRITE_S = 30.0
 # As nginx writes it: the client closed the request. Nobody is sent it; logs and metrics hold it.
 _GONE = 499
 _JSON = "application/json"
@@ -333,11 +331,7 @@ class _Completions:
             nonlocal status, begun
             if message["type"] == "http.response.start":
                 status, begun = message["status"], True
-            try:
-                async with asyncio.timeout(_WRITE_S):
-                    await send(message)
-            except TimeoutError:
-                raise ClientGoneError from None
+            await send(message)
 
         try:
             await self._serve(scope, receive, sending, account)

@@ -1,4 +1,10 @@
-"""uvicorn's faster reading of HTTP, with the bound on a request's head that it lacks."""
+"""uvicorn's faster reading of HTTP, with the bounds on a connection that it lacks.
+
+Of itself it bounds how long a connection rests between two requests, and nothing else. Whoever
+opened many and sent half a line on each would hold them for ever, and so would whoever asks and
+reads no answer: closing waits until all has been taken. And it takes in any number of requests
+behind one that is under way, and then no longer sees that the client hangs up.
+"""
 
 import asyncio
 from typing import ClassVar
@@ -7,43 +13,81 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from pyramid_moa.inference.gateway.api_error import ApiError
 from pyramid_moa.inference.gateway.reply import json_text
+from pyramid_moa.inference.gateway.settings import RequestLimits
 
 __all__ = ["bounded_http"]
 
+# One that takes nothing of its answer for so many seconds has as good as gone.
+_WRITE_S = 30.0
+# How often a connection is looked at within the shortest time that it may take.
+_LOOKS = 10
 
-class _HeadTooLargeError(Exception):
+
+class _NoMoreError(Exception):
     """Raised amid parsing, which ends it."""
 
 
-def bounded_http(most_bytes: int) -> type[asyncio.Protocol]:
+def bounded_http(limits: RequestLimits) -> type[asyncio.Protocol]:
     """Make the protocol of a server's connections.
 
     Args:
-        most_bytes: of a request's head; a longer one is answered 431, and the connection closed.
+        limits: ``header_bytes`` of a request's head, a longer one is answered 431 and the
+            connection closed; ``head_s`` for a head to be there, else the connection is cut off.
     """
-    return type("BoundedHttp", (_BoundedHttp,), {"most_bytes": most_bytes})
+    known = {"most_bytes": limits.header_bytes, "head_s": limits.head_s, "write_s": _WRITE_S}
+    return type("BoundedHttp", (_BoundedHttp,), known)
 
 
 class _BoundedHttp(HttpToolsProtocol):
     """One connection."""
 
     most_bytes: ClassVar[int]
+    head_s: ClassVar[float]
+    write_s: ClassVar[float]
 
     _head_bytes = 0
     # Of what has been read since the parser last told of anything: a line that never ends.
     _untold_bytes = 0
     _told = False
+    # Another request came before the answer to the one before.
+    _is_deaf = False
+    # What is waited for, and since when; see ``_awaited``.
+    _before: tuple[object, ...] | None = None
+    _since = 0.0
+    _next_look: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Begin to look whether anything comes and goes."""
+        super().connection_made(transport)
+        self._look()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """End."""
+        if self._next_look is not None:
+            self._next_look.cancel()
+        super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         """Parse what has come."""
+        if self._is_deaf:
+            return
         self._told = False
         super().data_received(data)
         self._untold_bytes = 0 if self._told else self._untold_bytes + len(data)
-        if self._untold_bytes > self.most_bytes and not self.transport.is_closing():
+        if self._untold_bytes > self.most_bytes:
             self._refuse(_too_large(self.most_bytes))
 
     def on_message_begin(self) -> None:
-        """Begin to count."""
+        """Begin to count, unless a request is under way.
+
+        Its answer is then the last one on the connection: clients that ask ahead have to ask again
+        what a closed connection has left open (RFC 9112, 9.3.2). Reading goes on, for only who
+        reads sees that the other side has gone; what is read is thrown away.
+        """
+        if self._is_working:
+            self.cycle.keep_alive = False
+            self._is_deaf = True
+            raise _NoMoreError
         self._head_bytes = 0
         super().on_message_begin()
 
@@ -73,9 +117,12 @@ class _BoundedHttp(HttpToolsProtocol):
         self._told = True
         self._head_bytes += size
         if self._head_bytes > self.most_bytes:
-            raise _HeadTooLargeError
+            raise _NoMoreError
 
     def _refuse(self, error: ApiError) -> None:
+        # What has come behind a request leaves its answer whole.
+        if self._is_deaf or self.transport.is_closing():
+            return
         body = json_text(error.body())
         head = (
             "content-type: application/json\r\n"
@@ -83,6 +130,32 @@ class _BoundedHttp(HttpToolsProtocol):
         )
         self.transport.write(STATUS_LINE[error.status] + head.encode() + body)
         self.transport.close()
+
+    @property
+    def _is_working(self) -> bool:
+        # None before the first one.
+        return self.cycle is not None and not self.cycle.response_complete  # type: ignore[redundant-expr]
+
+    def _awaited(self) -> tuple[object, ...] | None:
+        """What the client has to do, as it looks now; it has done something when that changes."""
+        if unread := self.transport.get_write_buffer_size():
+            return ("read", unread)
+        if not self._is_working and self.timeout_keep_alive_task is None:
+            # Neither at work nor at rest: part of a head has come, or nothing. What is left of a
+            # body after its answer counts, too: it holds the connection as well.
+            return ("send", self.cycle)
+        return None
+
+    def _look(self) -> None:
+        now, awaited = self.loop.time(), self._awaited()
+        if awaited is None or awaited != self._before:
+            self._before, self._since = awaited, now
+        elif now - self._since >= (self.write_s if awaited[0] == "read" else self.head_s):
+            # Not closed: that would wait for what is unread.
+            self.transport.abort()
+            return
+        pause_s = min(self.head_s, self.write_s) / _LOOKS
+        self._next_look = self.loop.call_later(pause_s, self._look)
 
 
 def _too_large(most_bytes: int) -> ApiError:

@@ -5,7 +5,7 @@ import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
-from pyramid_moa.errors import PyramidError
+from pyramid_moa.errors import ConfigError, PyramidError
 from pyramid_moa.inference.gate import Gate
 from pyramid_moa.inference.gateway.gateway import Gateway
 
@@ -52,7 +52,9 @@ class Generations:
         self._retired = retired
         self._current = _Generation(gate, build(gate))
         self._swapping = asyncio.Lock()
+        self._swaps: set[asyncio.Task[None]] = set()
         self._retiring: set[asyncio.Task[None]] = set()
+        self._is_closed = False
 
     @property
     def now(self) -> Gateway:
@@ -75,12 +77,22 @@ class Generations:
     async def swap(self, open_gate: Callable[[], Gate]) -> None:
         """Open another gate, and let it answer from then on if it is good.
 
+        It goes on if whoever wanted it no longer waits: the thread that loads can't be stopped, and
+        what it brings has to be closed some day.
+
         Args:
             open_gate: reads the files and loads what they name; run in a thread.
 
         Raises:
-            PyramidError: it is not; the one before answers on, and the log says why.
+            PyramidError: it is not, or all are to be closed; the one before answers on, and the log
+                says why.
         """
+        task = asyncio.ensure_future(self._swap(open_gate))
+        self._swaps.add(task)
+        task.add_done_callback(self._swaps.discard)
+        await asyncio.shield(task)
+
+    async def _swap(self, open_gate: Callable[[], Gate]) -> None:
         async with self._swapping:
             try:
                 fresh = await self._opened(open_gate)
@@ -97,12 +109,18 @@ class Generations:
             _log.info("reloaded")
 
     async def _opened(self, open_gate: Callable[[], Gate]) -> _Generation:
+        self._refuse_if_closed()
         gate = await asyncio.to_thread(open_gate)
         try:
+            self._refuse_if_closed()
             return _Generation(gate, self._build(gate))
         except BaseException:
             await asyncio.to_thread(gate.close)
             raise
+
+    def _refuse_if_closed(self) -> None:
+        if self._is_closed:
+            raise ConfigError("expected a gateway that goes on, found one that ends")
 
     async def _retire(self, before: _Generation) -> None:
         try:
@@ -112,5 +130,7 @@ class Generations:
         self._retired()
 
     async def close(self) -> None:
-        """Close all of them, when no request is left."""
-        await asyncio.gather(*self._retiring, self._current.close())
+        """Close all of them, when no request is left and nothing is loaded any more."""
+        self._is_closed = True
+        async with self._swapping:
+            await asyncio.gather(*self._retiring, self._current.close())

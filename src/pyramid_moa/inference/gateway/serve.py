@@ -9,22 +9,21 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Literal, cast
 
 import uvicorn
 
 from pyramid_moa.config_file import load_config
 from pyramid_moa.data_prep.pyramid import Pyramid
+from pyramid_moa.errors import ConfigError
 from pyramid_moa.inference.gate import Gate
 from pyramid_moa.inference.gateway.access import check_bind, read_admin_keys, read_keys
 from pyramid_moa.inference.gateway.app import build_app
 from pyramid_moa.inference.gateway.bounded_http import bounded_http
 from pyramid_moa.inference.gateway.gateway import forgiving
 from pyramid_moa.inference.gateway.json_logs import log_as_json
-from pyramid_moa.inference.gateway.late_heads import Connection, LateHeads
 from pyramid_moa.inference.gateway.settings import GatewaySettings, Load
 from pyramid_moa.inference.gateway.tracing import open_tracing
 from pyramid_moa.router_model.policy import PolicyKind
@@ -32,8 +31,6 @@ from pyramid_moa.router_model.policy import PolicyKind
 __all__ = ["serve"]
 
 _KEEP_ALIVE_S = 75
-# There is none for Windows.
-_LOOP: Literal["asyncio", "uvloop"] = "asyncio" if sys.platform == "win32" else "uvloop"
 # Python's own 5 ms are what the loop would wait for the interpreter while a thread scores answers.
 _SWITCH_S = 0.0005
 
@@ -52,6 +49,9 @@ def serve(
 ) -> None:
     """Serve until SIGTERM or SIGINT, then finish what is under way; SIGHUP reads the files anew.
 
+    Not on Windows, which has neither that signal nor uvloop. A SIGHUP while the files are read for
+    the first time changes nothing.
+
     Args:
         pyramid: YAML file of the pyramid, or ``embedded``.
         router: checkpoint folder; None for the vote rule.
@@ -66,17 +66,20 @@ def serve(
     Raises:
         BackendError: a model can't be loaded.
         CheckpointError: the checkpoint is damaged or does not fit.
-        ConfigError: a file or option is wrong, or other machines could ask without a key.
+        ConfigError: a file or option is wrong, other machines could ask without a key, or this
+            one runs Windows.
         MissingExtraError: traces are wanted, and the extra ``otel`` is not installed.
         OSError: the address is in use, or none of this machine's.
     """
+    if sys.platform == "win32":
+        raise ConfigError("serve: expected Linux or macOS, found Windows")
     settings = GatewaySettings() if config is None else load_config(GatewaySettings, config)
     keys = read_keys(settings.access, os.environ)
     admin_keys = read_admin_keys(settings.access, os.environ)
     check_bind(host, settings.access, keys=bool(keys))
     tracing = open_tracing(settings.telemetry, os.environ)
     # Before models are loaded, which may take minutes.
-    with _listening(host, port) as listener:
+    with _listening(host, port) as listener, _deaf_to_hang_ups():
         log_as_json()
         sys.setswitchinterval(_SWITCH_S)
         log = logging.getLogger("pyramid_moa.gateway")
@@ -103,8 +106,8 @@ def serve(
         server = _Server(
             uvicorn.Config(
                 app,
-                http=bounded_http(settings.requests.header_bytes),
-                loop=_LOOP,
+                http=bounded_http(settings.requests),
+                loop="uvloop",
                 ws="none",
                 lifespan="on",
                 access_log=False,
@@ -114,7 +117,6 @@ def serve(
                 # Whole seconds: less than one would be none at all.
                 timeout_graceful_shutdown=math.ceil(settings.load.drain_s),
             ),
-            head_s=settings.requests.head_s,
             when_up=lambda: show(f"serving {_address(listener)}"),
             reload=app.state.reload,
         )
@@ -139,18 +141,16 @@ def _say_narrow(pyramid: Pyramid, load: Load, log: logging.Logger) -> None:
 
 
 class _Server(uvicorn.Server):
-    """Says when it is there, reloads on SIGHUP, and hangs up on heads that do not come."""
+    """Says when it is there, and reloads on SIGHUP."""
 
     def __init__(
         self,
         config: uvicorn.Config,
         *,
-        head_s: float,
         when_up: Callable[[], None],
         reload: Callable[[], Awaitable[None]],
     ) -> None:
         super().__init__(config)
-        self._late_heads = LateHeads(head_s)
         self._when_up = when_up
         self._reload = reload
         self._reloads: set[asyncio.Task[None]] = set()
@@ -161,13 +161,6 @@ class _Server(uvicorn.Server):
             _settle()
             asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._hang_up)
             self._when_up()
-
-    async def on_tick(self, counter: int) -> bool:
-        # Ten times a second; no request waits for it.
-        if counter % 10 == 0:
-            # Those of HTTP/1.1: no other protocol is spoken.
-            self._late_heads.close(cast("set[Connection]", self.server_state.connections))
-        return await super().on_tick(counter)
 
     def _hang_up(self) -> None:
         task = asyncio.ensure_future(self._reload_quietly())
@@ -189,6 +182,16 @@ def _settle() -> None:
     gc.unfreeze()
     gc.collect()
     gc.freeze()
+
+
+@contextlib.contextmanager
+def _deaf_to_hang_ups() -> Iterator[None]:
+    # Until the loop takes them: they would end the program while models are loaded, for minutes.
+    before = signal.signal(signal.SIGHUP, lambda *_: None)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def _run(server: _Server, listener: socket.socket) -> None:
