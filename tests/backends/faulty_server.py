@@ -4,7 +4,7 @@ import json
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -51,7 +51,7 @@ class Reply:
     delay_s: float = 0.0
     cut_at: int | None = None
     drip_s: float = 0.0
-    events: list[tuple[float, Any]] | None = None
+    events: Iterable[tuple[float, Any]] | None = None
 
 
 @dataclass(kw_only=True)

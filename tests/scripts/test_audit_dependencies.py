@@ -1,6 +1,7 @@
 """The audit of the pins, by pip-audit itself, against databases that answer as they are told."""
 
 import json
+import subprocess
 import threading
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -64,15 +65,58 @@ def pins(tmp_path):
 
 
 def test_a_known_vulnerability_fails_the_audit(pins, capsys):
-    def answer(name):
-        return {"vulns": [ADVISORY]} if name == "uv" else {}
-
-    with database(answer) as (url, asked):
+    with database(of_uv) as (url, asked):
         assert audit_dependencies.main([str(pins), "--osv-url", url]) == 1
     said = capsys.readouterr().out
     assert "uv 0.13.9: PYSEC-2026-1, fixed in 99.1" in said
     assert "1 known vulnerabilities" in said
     assert {"uv", "starlette", "numpy"} <= set(asked)
+
+
+def of_uv(name):
+    return {"vulns": [ADVISORY]} if name == "uv" else {}
+
+
+def test_one_that_is_ignored_for_a_reason_is_said_and_fails_nothing(pins, capsys, monkeypatch):
+    reasons = {"PYSEC-2026-1": "no fixed version; never run as root", "PYSEC-1": "long ago"}
+    monkeypatch.setattr(audit_dependencies, "IGNORED", reasons)
+    with database(of_uv) as (url, _):
+        assert audit_dependencies.main([str(pins), "--osv-url", url]) == 0
+    said = capsys.readouterr().out
+    assert "PYSEC-2026-1 is ignored: no fixed version; never run as root\n" in said
+    assert "PYSEC-1 is ignored: long ago (not met any more)" in said
+    assert "0 known vulnerabilities" in said
+
+
+def test_what_another_programs_list_has_is_reported_only(pins, capsys):
+    theirs = pins.rename(pins.with_name("litellm.txt"))
+    with database(of_uv) as (url, _):
+        assert audit_dependencies.main([str(theirs), "--osv-url", url]) == 0
+    assert "only reported, of litellm.txt: uv 0.13.9: PYSEC-2026-1" in capsys.readouterr().out
+
+
+def test_a_list_that_takes_too_long_is_said_to_be_not_done(pins, capsys, monkeypatch):
+    asked, late = audit_dependencies.ask, pins.with_name("late.txt")
+
+    def ask(service, path):
+        if path == late:
+            raise subprocess.TimeoutExpired("pip-audit", 900)
+        return asked(service, path)
+
+    monkeypatch.setattr(audit_dependencies, "ask", ask)
+    late.write_text("numpy==2.5.5\n")
+    with database(lambda name: {}) as (url, _):
+        assert audit_dependencies.main([str(late), "--osv-url", url]) == 0
+        assert "late.txt: NOT DONE, no answer of OSV's within 900 s" in capsys.readouterr().out
+    with database(of_uv) as (url, _):
+        # What another list has is found all the same.
+        assert audit_dependencies.main([str(late), str(pins), "--osv-url", url]) == 1
+
+
+def test_where_not_even_the_program_is_there_in_time_nothing_fails(pins, capsys, monkeypatch):
+    monkeypatch.setattr(audit_dependencies, "_LIMIT_S", 0.001)
+    assert audit_dependencies.main([str(pins)]) == 0
+    assert "NOT DONE" in capsys.readouterr().out
 
 
 def test_pins_without_one_pass(pins, capsys):

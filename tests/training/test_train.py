@@ -384,6 +384,8 @@ def test_starting_from_a_checkpoint(trained, imported_run, tmp_path):
     assert started.card.validation["failure_auroc"] > 0.75
     seen = set(Router.load(trained).card.seen_questions)
     assert seen <= set(started.card.seen_questions)
+    # The questions are enough to say themselves what they look like.
+    assert started.known is not None
     small = quick_config(network=NetworkConfig(code=8, units=3, seeds=4, components=4))
     with pytest.raises(CheckpointError, match="has another shape"):
         train(imported_run, tmp_path / "no", small, init=trained)
@@ -419,7 +421,12 @@ def test_starting_with_a_handful_of_labels_keeps_what_is_started_from(trained, t
     assert kept.steps is None
     assert kept.card.member_names == list(MEMBERS[:2])
     assert any("found 12" in line and "are kept as they are" in line for line in said)
+    assert any("questions of other kinds are told from those of the earlier" in s for s in said)
     assert Router.load(tmp_path / "kept").card == kept.card
+    # So is what they were asked about: "Hello!" is still none of it.
+    known = Router.load(tmp_path / "kept").known
+    assert known.told() == before.known.told()
+    assert known.distance("Hello!") == before.known.distance("Hello!")
     with pytest.raises(RunFolderError, match="at least 20 queries"):
         train(run, tmp_path / "no", quick_config())
 

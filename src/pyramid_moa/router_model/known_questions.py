@@ -138,7 +138,11 @@ class KnownQuestions:
     false_alarms: float
 
     def distance(self, question: str) -> Distance:
-        """How far a question is from those of training, in a fraction of a millisecond."""
+        """How far a question is from those of training.
+
+        It takes time by length: some 0.15 ms for a few sentences, 1 ms for 4,000 characters, and
+        never over a few: further on only signs of the form are read, for 20,000 characters.
+        """
         parts = (self.rarity.parts(question_profile(question)) - self.middle) / self.spread
         place = int(parts.argmax())
         return Distance(value=float(parts[place]), part=PARTS[place])

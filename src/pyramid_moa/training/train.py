@@ -123,7 +123,7 @@ def train(
             fitted.network,
             verifier=verifier,
             steps=stepwise.policy if stepwise is not None else None,
-            known=_known_questions(data, [*fitted_on, *calibration], say),
+            known=_known_questions(data, [*fitted_on, *calibration], start, say),
             own_grader=own_grader,
         )
         router.card = replace(
@@ -173,16 +173,26 @@ def _splits(run: LabelledRun) -> tuple[list[int], list[int]]:
 
 
 def _known_questions(
-    run: LabelledRun, positions: Sequence[int], say: Callable[[str], None]
+    run: LabelledRun,
+    positions: Sequence[int],
+    start: Router | None,
+    say: Callable[[str], None],
 ) -> KnownQuestions | None:
-    """What the questions that this training has seen look like."""
+    """What the questions of this training look like; of too few, what those of its start do."""
     known = fit_known_questions([run.queries[i].question for i in positions])
-    if known is None:
+    if known is not None:
+        return known
+    if start is not None and start.known is not None:
         say(
-            f"fewer than {FEWEST} questions: nothing is fitted that would tell them from questions "
-            "of other kinds"
+            f"fewer than {FEWEST} questions: questions of other kinds are told from those of the "
+            f"earlier training ({start.known.questions} questions)"
         )
-    return known
+        return start.known
+    say(
+        f"fewer than {FEWEST} questions: nothing is fitted that would tell them from questions "
+        "of other kinds"
+    )
+    return None
 
 
 def _card(

@@ -2,6 +2,7 @@
 
 import re
 import sys
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,9 +27,18 @@ TEXTS = GatewaySettings(
 pytestmark = pytest.mark.timeout(400)
 WIDTHS = [pytest.param(1280, id="desk"), pytest.param(390, id="phone")]
 ROWS = asked(60)
+# So many pieces of a stream go out at once; the others when a test has seen those.
+FIRST_PIECES = 4
 
 
-def model(name):
+def held_back(events, told):
+    """The events of a stream, the later ones as soon as that is told."""
+    yield from events[:FIRST_PIECES]
+    told.wait(60)
+    yield from events[FIRST_PIECES:]
+
+
+def model(name, told):
     """A server that knows the questions, and answers as that model of the training run did."""
     responses = {row.question: row.responses[name] for row in ROWS}
 
@@ -37,7 +47,7 @@ def model(name):
             return {"data": [{"id": "m"}]}
         text = responses.get(request.prompt, "#### 1")
         if request.body.get("stream"):
-            return Reply(events=stream_events(text, seconds=0.01), delay_s=0.1)
+            return Reply(events=held_back(stream_events(text), told))
         return Reply(body=chat_reply(text), delay_s=0.05)
 
     return answer
@@ -50,9 +60,17 @@ def browser():
 
 
 @pytest.fixture(scope="module")
-def gateway(trained):
+def told():
+    """Lets the servers' streams go on; it is set but where a test wants to see their beginning."""
+    event = threading.Event()
+    event.set()
+    return event
+
+
+@pytest.fixture(scope="module")
+def gateway(trained, told):
     """A gateway with a router, whose checkpoint holds a curve, and some traffic behind it."""
-    servers = {name: model(name) for name in (*MEMBERS, ORACLE)}
+    servers = {name: model(name, told) for name in (*MEMBERS, ORACLE)}
     router = Router.load(trained)
     name = {"name": "three members and an oracle"}
     with running_gateway(
@@ -153,35 +171,39 @@ def test_the_dial_shows_what_another_threshold_costs_and_gives(gateway, browser,
 
 
 @pytest.mark.parametrize("width", WIDTHS)
-def test_the_pyramid_can_be_watched_at_work(gateway, browser, pictures, width):
+def test_the_pyramid_can_be_watched_at_work(gateway, told, browser, pictures, width):
     hard, easy = escalated_question(gateway)
     rows = {row.question: row for row in ROWS}
     with watched(browser, gateway.root, width=width) as seen:
         page = seen.page
         page.goto(gateway.root)
         page.get_by_label("A question of the kind").fill(hard)
-        page.get_by_role("button", name="Ask").click()
-        # The decision is there, and the oracle's text comes in pieces, before it has ended.
-        page.get_by_text("The oracle is asked.").first.wait_for()
-        page.wait_for_selector(".said")
-        first = page.inner_text(".said")
-        assert page.get_by_role("button", name="Stop").is_enabled()
+        told.clear()
+        try:
+            page.get_by_role("button", name="Ask").click()
+            # The decision is there, and the oracle's text comes in pieces, before it has ended.
+            page.get_by_text("The oracle is asked.").first.wait_for()
+            page.wait_for_selector(".said")
+            first = page.inner_text(".said")
+            assert page.get_by_role("button", name="Stop").is_enabled()
+        finally:
+            told.set()
         page.wait_for_selector("#send:enabled")
         whole = page.inner_text(".said")
         assert whole == rows[hard].responses[ORACLE]
-        assert len(first) < len(whole)
-        told = page.inner_text("#course")
-        assert all(f"{rows[hard].answers[name]}\n{name}" in told for name in (*MEMBERS, ORACLE))
-        assert "the oracle is asked" in told
-        assert "by oracle" in told
-        assert "cost $" in told
+        assert 0 < len(first) < len(whole)
+        course = page.inner_text("#course")
+        assert all(f"{rows[hard].answers[name]}\n{name}" in course for name in (*MEMBERS, ORACLE))
+        assert "the oracle is asked" in course
+        assert "by oracle" in course
+        assert "cost $" in course
         assert page.inner_text("#status").startswith("Answered by oracle")
         assert not seen.overflows()
         picture(page, pictures, f"asked-{width}")
         ask(page, easy)
-        told = page.inner_text("#course")
-        assert "accepted" in told
-        assert ORACLE not in told
+        course = page.inner_text("#course")
+        assert "accepted" in course
+        assert ORACLE not in course
         # Below every probability, the dial's lowest threshold asks the oracle.
         page.get_by_label("Another threshold").focus()
         page.keyboard.press("Home")

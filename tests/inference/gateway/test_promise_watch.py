@@ -1,16 +1,17 @@
 """A promise that is broken is noticed, and one that is kept is seldom doubted."""
 
 import math
-import time
+import threading
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from faulty_server import soon
-from running_gateway import fails, running_gateway, says
+from running_gateway import DOWN, fails, running_gateway, says
 
 from pyramid_moa.inference.gateway.confidence_sequence import log_evidence_against, share_bounds
 from pyramid_moa.inference.gateway.promise_watch import PromiseWatch, watches_of
+from pyramid_moa.inference.gateway.settings import AuditSettings
 from pyramid_moa.router_model.policy import OperatingPoint, Promise
 from pyramid_moa.router_model.router import Router
 
@@ -162,5 +163,65 @@ def test_what_the_point_did_not_decide_is_not_held_against_it():
         assert gateway.ask().pyramid["degraded"]
         gateway.ask(extra_body={"pyramid": {"threshold": 0.99}})
         gateway.ask(model="a")
-        time.sleep(0.3)
+        failed = 'pyramid_moa_audits{result="failed"} 1.0'
+        assert soon(lambda: failed in gateway.get("/metrics").text, within_s=10)
         assert figures(gateway)[SAME] == figures(gateway)[DIFFER] == 0
+
+
+def test_clients_can_not_break_it_by_sampling_of_their_own():
+    with running_gateway({**MEMBERS, "oracle": says("17")}, audit=1.0, **gate_options()) as gateway:
+        for _ in range(3):
+            assert not gateway.ask(temperature=1.5, max_tokens=5).pyramid["sampling_as_trained"]
+        gateway.ask(seed=3)
+        assert soon(lambda: figures(gateway)[DIFFER] == 1, within_s=10)
+        # Those before were not even begun.
+        assert len(gateway.servers["oracle"].requests) == 1
+
+
+def test_what_a_member_failed_on_is_not_held_against_it():
+    def member(request):
+        if request.body is not None and "broken" in request.prompt:
+            return DOWN
+        return says("it is 16")(request)
+
+    servers = {"a": says("#### 16"), "b": member, "oracle": says("17")}
+    with running_gateway(servers, audit=1.0, **gate_options()) as gateway:
+        found = gateway.ask("How many legs has a broken table?").pyramid
+        assert found["models"]["b"]["error"] is not None
+        assert not found["escalated"]
+        assert gateway.ask().pyramid["escalated"] is False
+        assert soon(lambda: figures(gateway)[DIFFER] == 1, within_s=10)
+        assert len(gateway.servers["oracle"].requests) == 1
+
+
+def test_where_audits_are_too_slow_escalated_answers_are_left_out_like_accepted_ones():
+    let_go = threading.Event()
+
+    def hard(request):
+        return request.body is not None and "hard" in request.prompt
+
+    def member(request):
+        return says("#### 8" if hard(request) else "#### 16")(request)
+
+    def oracle(request):
+        if request.body is not None and not hard(request):
+            let_go.wait(60)
+        return says("17")(request)
+
+    servers = {"a": says("#### 16"), "b": member, "oracle": oracle}
+    left_out = 'pyramid_moa_audits{result="left_out"} '
+    with running_gateway(servers, audit=1.0, **gate_options(0.4)) as gateway:
+        try:
+            for _ in range(AuditSettings().max_concurrency):
+                assert not gateway.ask().pyramid["escalated"]
+            assert gateway.ask("hard").pyramid["escalated"]
+            assert not gateway.ask().pyramid["escalated"]
+            assert f"{left_out}2.0" in gateway.get("/metrics").text
+            assert figures(gateway)[SAME] == 0
+        finally:
+            let_go.set()
+        audited = AuditSettings().max_concurrency
+        assert soon(lambda: figures(gateway)[DIFFER] == audited, within_s=10)
+        assert gateway.ask("hard").pyramid["escalated"]
+        assert figures(gateway)[SAME] == 1
+        assert f"{left_out}2.0" in gateway.get("/metrics").text

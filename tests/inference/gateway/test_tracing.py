@@ -53,6 +53,14 @@ def spans():
     return Spans()
 
 
+def test_what_a_call_sends_is_made_once_for_all_chunks(spans):
+    with spans.tracing.request("/v1/chat/completions", {}):
+        call = tracing.traced_call("a", served_as="served-a", provider="openai")
+        assert call.headers["traceparent"].split("-")[1] == call.trace_id
+        assert call.headers is call.headers
+        call.end()
+
+
 @pytest.mark.parametrize("stream", [False, True])
 def test_each_stage_is_a_span_of_the_request(spans, stream):
     with running_gateway(DIFFER, tracing=spans.tracing) as gateway:

@@ -42,6 +42,7 @@ class AuditCount:
         agree: answers equal to the oracle's.
         differ: others, those to which the oracle gave no answer included.
         failed: the oracle could not be asked.
+        left_out: drawn, whether accepted or not, while as many audits were under way as may be.
         believed: sum over those that agree or differ of the probability that ensemble or oracle
             is wrong, as the router had it: they can differ no more often than that.
         cost_usd: what asking has cost.
@@ -57,6 +58,7 @@ class AuditCount:
     agree: int = 0
     differ: int = 0
     failed: int = 0
+    left_out: int = 0
     believed: float = 0.0
     cost_usd: float = 0.0
     log_wealth: tuple[float, ...] = (0.0,) * len(_BETS)
@@ -173,8 +175,24 @@ class Audit:
         self._warned: set[str] = set()
 
     def consider(self, rules: Rules, question: str, decision: Decision) -> None:
-        """Audit a decision, perhaps, in the background."""
+        """Audit a decision, perhaps, in the background.
+
+        Args:
+            rules: what decided.
+            question: its text.
+            decision: on answers that were sampled as in training; of others neither the router's
+                probabilities nor a promise says anything, and clients could choose them.
+        """
         if self._draw() >= self._settings.share:
+            return
+        # Nor is a promise, or a probability, about fewer models than were wanted; where it was the
+        # oracle that failed, this leaves out what its failing in an audit does.
+        if any(row.error is not None for row in decision.generations):
+            return
+        # Users' requests come first: where the oracle is slow, audits are left out, not put off.
+        # All that was drawn is then, or those that cost nothing would count for more.
+        if len(self._tasks) >= self._settings.max_concurrency:
+            self.count.left_out += 1
             return
         if decision.escalated:
             # Drawn like the others, so that they are shares of all; its answer is known to be the
@@ -184,9 +202,6 @@ class Audit:
                 self._warn()
             return
         if decision.answer is None:
-            return
-        # Users' requests come first: where the oracle is slow, audits are left out, not put off.
-        if len(self._tasks) >= self._settings.max_concurrency:
             return
         task = asyncio.ensure_future(self._ask(rules, question, decision))
         self._tasks.add(task)

@@ -95,6 +95,7 @@ def _taken(
         until=until,
         is_cut=plan.is_cut,
         live=live,
+        as_trained=plan.as_trained,
     )
 
 

@@ -214,8 +214,9 @@ def _say_unknowing(router: Router | None, settings: GatewaySettings) -> None:
     """Say that questions of any kind are judged, where they are against the owner's will."""
     if router is not None and router.known is None and settings.out_of_distribution.enabled:
         _log.warning(
-            "the checkpoint does not say what its questions look like, so that those of any other "
-            "kind are judged, too: train again, with this version and a hundred questions or more"
+            "the router does not know what its questions look like (one that comes with the "
+            "package never does), so questions of any kind are judged: train on a hundred of yours "
+            "or more; --init CHECKPOINT, or --init pretrained:..., goes on from what it has learned"
         )
 
 

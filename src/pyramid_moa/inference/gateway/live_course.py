@@ -48,7 +48,7 @@ class Models:
         upstreams: by name, every model of the pyramid.
         member_timeout_s: seconds for the answer of any model but the oracle.
         judges: run grading and scoring, so that the event loop does not wait long for them.
-        audit: hears of every decision when its answer has been given.
+        audit: hears of decisions on answers as in training, when theirs has been given.
         fallback: takes over where the oracle fails; None for nobody.
     """
 
@@ -126,6 +126,7 @@ async def take_live(
     until: float,
     is_cut: bool,
     live: bool,
+    as_trained: bool,
 ) -> AsyncGenerator[Item, None]:
     """Take a question through the pyramid.
 
@@ -138,6 +139,8 @@ async def take_live(
         until: when the request's time is over, on the event loop's clock.
         is_cut: whether that is the client's own limit, and not the gateway's.
         live: give an oracle's text as it comes.
+        as_trained: whether models answer as they did when the router was trained; audits are of
+            such answers alone.
 
     Yields:
         That it has been judged, once; pieces of the oracle's text, where they are wanted and its
@@ -152,7 +155,8 @@ async def take_live(
         async for item in items:
             yield item
     assert way.decision is not None
-    models.audit(rules, question, way.decision)
+    if as_trained:
+        models.audit(rules, question, way.decision)
 
 
 class _Way:

@@ -85,15 +85,19 @@ class Metrics:
             **own,
         )
         self._tokens = Counter("tokens", "Of all calls.", ["kind"], **own)
-        self._cost = Counter("cost_usd", "Price of all calls.", **own)
+        self._cost = Counter(
+            "cost_usd", "Price of answers: of the calls that each of them names.", **own
+        )
         self._model_cost = Counter(
             "model_cost_usd",
-            "Price of every try of a call by what became of it, with given-up ones and audits.",
+            "Price of every try of a call as the gateway sees it, given-up ones and audits, too.",
             ["model", "result"],
             **own,
         )
         self._oracle_cost = Counter(
-            "oracle_cost_usd", "What asking the oracle every time would have cost.", **own
+            "oracle_cost_usd",
+            "The oracle alone in place of the pyramid; answers that nobody judged at their price.",
+            **own,
         )
         # It may fall: members' calls are paid for, too.
         self._saved = Gauge("saved_usd", "Against asking the oracle every time.", **own)
@@ -183,9 +187,11 @@ class _Audits(Collector):
     def collect(self) -> Iterable[Metric]:
         count = self._count()
         audits = GaugeMetricFamily(
-            "pyramid_moa_audits", "Accepted answers asked of the oracle, too.", labels=["result"]
+            "pyramid_moa_audits",
+            "Accepted answers asked of the oracle, too; left out: drawn, but too many at once.",
+            labels=["result"],
         )
-        for result in ("agree", "differ", "failed"):
+        for result in ("agree", "differ", "failed", "left_out"):
             audits.add_metric([result], getattr(count, result))
         yield audits
         share = GaugeMetricFamily(

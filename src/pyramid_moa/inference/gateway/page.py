@@ -83,13 +83,15 @@ def _data_of(curve: Curve) -> dict[str, Any]:
 
 
 def _figures(recent: Recent, audit: AuditCount, *, texts: bool) -> dict[str, Any]:
+    times = recent.times
     return {
         "recent": recent,
+        "times": times,
         "audit": audit,
         "warnings": [text[:1].upper() + text[1:] for text in audit.alarms.values()],
         "promises": [watch for watch in audit.promises.values() if watch.drawn],
         "texts": texts,
-        "longest_s": max((stage.p95_s for stage in recent.times), default=0.0),
+        "longest_s": max((stage.p95_s for stage in times), default=0.0),
         "share": _share,
         "money": _money,
         "span": _span,

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import cached_property
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -113,7 +114,8 @@ class _Traced(Stage):
             self._span.set_status(Status(StatusCode.ERROR))
         self._span.end()
 
-    @property
+    # Wanted for every chunk of a stream.
+    @cached_property
     def headers(self) -> Mapping[str, str]:
         from opentelemetry.trace import set_span_in_context
         from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
