@@ -11,6 +11,7 @@ from pyramid_moa.backends.token_spans import token_spans
 from pyramid_moa.errors import BackendError
 
 __all__ = [
+    "MOST_TOKENS",
     "can_retry_status",
     "completion_of",
     "is_logprob",
@@ -18,6 +19,7 @@ __all__ = [
     "read_completion",
     "read_json",
     "storable_text",
+    "token_count",
     "token_counts",
     "token_pieces",
     "transfer_parameters",
@@ -32,7 +34,8 @@ _RETRY_STATUSES = frozenset({401, 402, 403, 404, 408, 409, 425, 429})
 _MOST_CHARACTERS_PER_TOKEN = 256
 _CHARACTERS_FOR_NOTHING = 1024
 _LONGEST_FINISH_REASON = 100
-_MOST_TOKENS = 2**31
+MOST_TOKENS = 2**31
+"""No answer has more: whatever says so is no number of tokens."""
 
 _Object = dict[str, object]
 
@@ -124,8 +127,8 @@ def completion_of(
     return Completion(
         text=text,
         finish_reason=finish_reason,
-        prompt_tokens=_count(counts.get("prompt_tokens")),
-        completion_tokens=_count(counts.get("completion_tokens")),
+        prompt_tokens=token_count(counts.get("prompt_tokens")),
+        completion_tokens=token_count(counts.get("completion_tokens")),
         latency_s=latency_s,
         tokens=_tokens(choice, text, chat=chat) if logprobs else (),
     )
@@ -139,7 +142,7 @@ def token_counts(body: bytes) -> tuple[int | None, int | None]:
         return None, None
     usage = reply.get("usage") if isinstance(reply, dict) else None
     counts = cast("_Object", usage) if isinstance(usage, dict) else {}
-    return _count(counts.get("prompt_tokens")), _count(counts.get("completion_tokens"))
+    return token_count(counts.get("prompt_tokens")), token_count(counts.get("completion_tokens"))
 
 
 def model_ids(body: bytes) -> list[str] | None:
@@ -222,11 +225,11 @@ def storable_text(text: str) -> str:
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
-def _count(value: object) -> int | None:
+def token_count(value: object) -> int | None:
     """Read a number of tokens; what can be none counts as not given."""
     if not isinstance(value, int) or isinstance(value, bool):
         return None
-    return value if 0 <= value <= _MOST_TOKENS else None
+    return value if 0 <= value <= MOST_TOKENS else None
 
 
 def token_pieces(logprobs: _Object, *, chat: bool) -> list[tuple[bytes, object]]:
@@ -257,7 +260,7 @@ def is_logprob(value: object) -> bool:
     if isinstance(value, float):
         return math.isfinite(value)
     # A whole number may be too large for a float.
-    return isinstance(value, int) and not isinstance(value, bool) and abs(value) <= _MOST_TOKENS
+    return isinstance(value, int) and not isinstance(value, bool) and abs(value) <= MOST_TOKENS
 
 
 def _chat_tokens(logprobs: _Object) -> list[tuple[bytes, object]]:

@@ -198,6 +198,7 @@ class Failure:
         prompt_tokens: of an answer that came, and has to be paid for, but can't be used; None
             where none came or its tokens are unknown.
         completion_tokens: likewise.
+        tokens_estimated: whether those counts are estimates.
     """
 
     message: str
@@ -205,6 +206,7 @@ class Failure:
     latency_s: float = 0.0
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
+    tokens_estimated: bool = False
 
 
 class Backend(Protocol):

@@ -49,6 +49,7 @@ def graded_generation(
             latency_s=outcome.latency_s,
             prompt_tokens=outcome.prompt_tokens,
             completion_tokens=outcome.completion_tokens,
+            tokens_estimated=outcome.tokens_estimated,
             cost_usd=generation_cost_usd(
                 spec, outcome.prompt_tokens or 0, outcome.completion_tokens or 0
             ),

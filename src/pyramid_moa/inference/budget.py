@@ -9,10 +9,10 @@ from pyramid_moa.data_prep.pyramid import Pyramid
 from pyramid_moa.errors import ConfigError
 from pyramid_moa.router_model.card import TypicalCall
 
-__all__ = ["Budget", "expected_calls"]
+__all__ = ["CHARACTERS_PER_TOKEN", "Budget", "expected_calls"]
 
-# Characters of English text a token, by which a prompt is reckoned where nothing better is known.
-_CHARACTERS = 4.0
+CHARACTERS_PER_TOKEN = 4.0
+"""Of English text, by which a prompt is reckoned where nothing better is known."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,7 +93,7 @@ def expected_calls(
             the longest answer are reckoned with.
         question: the query's text.
     """
-    prompt = round(len(question) / _CHARACTERS)
+    prompt = round(len(question) / CHARACTERS_PER_TOKEN)
     return {
         spec.name: typical.get(
             spec.name,

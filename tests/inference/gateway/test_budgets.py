@@ -1,5 +1,6 @@
 """What a request may cost and how long it may take: on every route, and never more."""
 
+import asyncio
 import time
 
 import pytest
@@ -7,6 +8,7 @@ from faulty_server import Reply, stream_events
 from running_gateway import chat_body, fails, running_gateway, says, text_of
 
 from pyramid_moa.inference.gateway.api_request import ChatRequest, PyramidOptions, TextRequest
+from pyramid_moa.inference.gateway.judges import Judges
 from pyramid_moa.inference.gateway.plan import _budget
 
 TOOLS = [{"type": "function", "function": {"name": "f"}}]
@@ -47,6 +49,36 @@ def test_members_that_are_late_are_left_out_and_nobody_else_is_asked():
         assert (why["budget_exhausted"], why["answered_by"]) == (True, "b")
         assert "not asked: the time is over" in why["models"]["oracle"]["error"]
         assert not [r for r in gateway.servers["oracle"].requests if r.body]
+
+
+def test_an_answer_that_came_in_time_is_no_worse_for_being_graded_late(monkeypatch):
+    run = Judges.run
+
+    async def slow(self, work, *, characters):
+        result = await run(self, work, characters=characters)
+        if "oracle" in getattr(work, "args", ([],))[0]:
+            await asyncio.sleep(4.0)
+        return result
+
+    monkeypatch.setattr(Judges, "run", slow)
+    with behind(says("#### 99"), a=fails()) as gateway:
+        why = gateway.ask(extra_body={"pyramid": {"max_latency_ms": 3000, "threshold": -1.0}})
+        assert (why.pyramid["answered_by"], why.pyramid["budget_exhausted"]) == ("oracle", False)
+        assert "max_latency_ms" not in why.pyramid["reason"]
+
+
+def test_an_oracle_that_there_is_no_money_for_is_not_asked_to_help_out():
+    with behind(says("#### 99"), a=fails(), b=fails()) as gateway:
+        # The members' expected price, and less than the oracle's.
+        budget = {"threshold": 2.0, "max_cost_usd": 2e-3}
+        told = gateway.post(chat_body(pyramid=budget))
+        why = told.json()["error"]["pyramid"]
+        assert (told.status_code, why["budget_exhausted"]) == (503, True)
+        assert why["models_called"] == ["a", "b"]
+        assert why["reason"].endswith("the budget has no room for the oracle")
+        assert not [r for r in gateway.servers["oracle"].requests if r.body]
+        enough = gateway.ask(extra_body={"pyramid": {**budget, "max_cost_usd": 1.0}})
+        assert enough.pyramid["answered_by"] == "oracle"
 
 
 def test_a_text_that_is_under_way_ends_where_it_is():

@@ -9,8 +9,11 @@ from faulty_server import Reply, chat_reply, soon, stream_events
 from running_gateway import chat_body, running_gateway, says
 
 from pyramid_moa.inference.gateway import bounded_http
-from pyramid_moa.inference.gateway.question import _is_remote
+from pyramid_moa.inference.gateway.api_error import ApiError
+from pyramid_moa.inference.gateway.api_request import ChatRequest
+from pyramid_moa.inference.gateway.question import _is_remote, check_limits
 from pyramid_moa.inference.gateway.reply import event, json_text
+from pyramid_moa.inference.gateway.settings import RequestLimits
 
 MEMBERS = {"a": says("#### 16"), "b": says("#### 8")}
 REFUSED = Reply(status=400, body={"error": {"message": "the prompt is longer than the context"}})
@@ -20,7 +23,7 @@ def odd(body):
     return lambda request: {"data": [{"id": "m"}]} if request.body is None else Reply(body=body)
 
 
-@pytest.mark.parametrize("tokens", [-5, True, "7", 1.5, None])
+@pytest.mark.parametrize("tokens", [-5, True, "7", 1.5, None, pytest.param(10**400, id="huge")])
 def test_tokens_that_are_none_are_not_counted(tokens):
     reply = chat_reply("#### 16")
     reply["usage"] = {"prompt_tokens": tokens, "completion_tokens": 3}
@@ -122,6 +125,10 @@ def test_a_client_that_stops_reading_does_not_hold_up_the_end(monkeypatch):
         "http:\\\\host",
         "HTTPS://host",
         " file:///etc/passwd",
+        " " * 4096 + "http://169.254.169.254/",
+        "h" + "\n" * 5000 + "ttp://169.254.169.254/",
+        "\u00a0" * 65 + "http://169.254.169.254/",
+        "\u200bhttp://169.254.169.254/",
     ],
 )
 def test_addresses_are_seen_through_what_their_readers_leave_out(address):
@@ -131,6 +138,28 @@ def test_addresses_are_seen_through_what_their_readers_leave_out(address):
         told = gateway.post(chat_body(messages=[{"role": "user", "content": [part]}]))
         assert told.status_code == 400
         assert not [r for r in gateway.servers["oracle"].requests if r.body is not None]
+
+
+@pytest.mark.parametrize(
+    "address", ["/etc/passwd", "cat.png", " data:,x", "//host/x", "\\\\host\\x"]
+)
+@pytest.mark.parametrize(
+    "part",
+    [
+        lambda address: {"type": "image_url", "image_url": {"url": address}},
+        lambda address: {"type": "image_url", "image_url": address},
+        lambda address: {"type": "video_url", "video_url": {"url": [address]}},
+    ],
+)
+def test_where_an_address_stands_only_data_is_one(part, address):
+    def sent(address):
+        message = {"role": "user", "content": [part(address)]}
+        return ChatRequest.model_validate({"model": "m", "messages": [message]})
+
+    with pytest.raises(ApiError, match="data: addresses"):
+        check_limits(sent(address), RequestLimits())
+    check_limits(sent(address), RequestLimits(remote_images=True))
+    check_limits(sent("data:image/png;base64,AAAA"), RequestLimits())
 
 
 @pytest.mark.parametrize("text", ["data:image/png;base64,AAAA", "image_url", "auto", "call_1"])

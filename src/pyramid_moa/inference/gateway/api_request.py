@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from pyramid_moa.backends.openai_reply import MOST_TOKENS
 from pyramid_moa.inference.gateway.api_error import ApiError, bad_request
 
 __all__ = [
@@ -87,7 +88,7 @@ class CompletionRequest(_Closed):
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     n: Annotated[int, Field(ge=1)] | None = None
-    max_tokens: Annotated[int, Field(ge=1, le=2**31)] | None = None
+    max_tokens: Annotated[int, Field(ge=1, le=MOST_TOKENS)] | None = None
     temperature: Annotated[float, Field(allow_inf_nan=False, ge=0.0, le=2.0)] | None = None
     top_p: Annotated[_Fraction, Field(gt=0.0)] | None = None
     seed: Annotated[int, Field(ge=-_INT64 - 1, le=_INT64)] | None = None
@@ -106,7 +107,7 @@ class ChatRequest(CompletionRequest):
     """A conversation to answer."""
 
     messages: Annotated[list[ChatMessage], Field(min_length=1)]
-    max_completion_tokens: Annotated[int, Field(ge=1, le=2**31)] | None = None
+    max_completion_tokens: Annotated[int, Field(ge=1, le=MOST_TOKENS)] | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
     response_format: _Json | None = None

@@ -6,7 +6,7 @@ from contextlib import aclosing
 from dataclasses import replace
 from typing import Any
 
-from pyramid_moa.backends import Completion, Failure, Message, Prompt
+from pyramid_moa.backends import Completion, Failure, Message, Prompt, generation_cost_usd
 from pyramid_moa.backends.openai_relay import RelayError
 from pyramid_moa.inference.gateway.api_error import ApiError, bad_request, unavailable
 from pyramid_moa.inference.gateway.api_request import ChatRequest, CompletionRequest, TextRequest
@@ -16,6 +16,7 @@ from pyramid_moa.inference.gateway.gated_answer import Note, Opened, Whole
 from pyramid_moa.inference.gateway.merging import all_of
 from pyramid_moa.inference.gateway.question import plain_texts, seed_of
 from pyramid_moa.inference.gateway.reply import DONE, ReplyForm, event
+from pyramid_moa.inference.gateway.spending import Bill
 from pyramid_moa.inference.gateway.upstream import piece_of
 
 __all__ = ["BrokenOffError", "Sent", "direct_stream", "direct_whole", "local_stream"]
@@ -38,7 +39,6 @@ class Sent:
         characters: of text.
         void: characters of that which are no part of the answer, because who said them broke off.
         is_plain: nothing but the text of one answer, which another model can go on after.
-        usage: tokens of a model that broke off, as far as it has told.
     """
 
     def __init__(self, request: CompletionRequest) -> None:
@@ -46,8 +46,9 @@ class Sent:
         self.opened = False
         self.characters = self.void = 0
         self.is_plain = answers_wanted(request) == 1
-        self.usage: dict[str, int] = {}
         self._request = request
+        # Of models that broke off: name, tokens of prompt and answer, US dollars.
+        self._lost: list[tuple[str, int, int, float]] = []
         self._ended: dict[object, object] = {}
         self._wanted = answers_wanted(request)
 
@@ -66,10 +67,40 @@ class Sent:
         """Numbers of the answers that have not."""
         return [index for index in range(self._wanted) if index not in self._ended]
 
-    def block_of(self, model: DirectModel, usage: Mapping[str, Any]) -> dict[str, Any]:
+    def block_of(
+        self, model: DirectModel, usage: Mapping[str, Any], *, seconds: float | None = None
+    ) -> dict[str, Any]:
         """The reason and price of the answer, now that the last model has ended."""
-        block = model.block(usage, None, request=self._request, reasons=self.reasons)
-        return {**block, "void_characters": self.void} if self.void else block
+        block = model.block(usage, seconds, request=self._request, reasons=self.reasons)
+        if self.void:
+            block["void_characters"] = self.void
+        if self._lost:
+            # What was said in vain is paid for all the same.
+            lost = sum(usd for *_, usd in self._lost)
+            block["cost_usd"] = (block["cost_usd"] or 0.0) + lost
+            names = [name for name, *_ in self._lost if name != model.name]
+            block["models_called"] = [*names, model.name]
+        return block
+
+    def counts_of(self, usage: Mapping[str, Any]) -> dict[str, int]:
+        """Tokens of all calls, with those of the last model's, as far as they are known."""
+        counts = known_counts(usage)
+        if self._lost:
+            prompt = counts.get("prompt_tokens", 0) + sum(n for _, n, _, _ in self._lost)
+            completion = counts.get("completion_tokens", 0) + sum(n for _, _, n, _ in self._lost)
+            counts = {
+                "prompt_tokens": prompt,
+                "completion_tokens": completion,
+                "total_tokens": prompt + completion,
+            }
+        return counts
+
+    def lose(self, model: DirectModel, bill: Bill) -> None:
+        """Take note of what a model has taken that gives no answer."""
+        if bill.has_come:
+            prompt, completion = bill.prompt_tokens, bill.completion_tokens
+            usd = generation_cost_usd(model.upstream.spec, prompt, completion)
+            self._lost.append((model.name, prompt, completion, usd))
 
     def add(self, chunk: Mapping[str, Any]) -> None:
         """Take note of a chunk."""
@@ -101,7 +132,9 @@ async def direct_whole(
     """
     limit_s = model.patience * (until - asyncio.get_running_loop().time())
     if not model.upstream.is_served:
-        return await _local_whole(model, request, form, until=until, limit_s=limit_s, note=note)
+        return await _local_whole(
+            model, request, form, until=until, limit_s=limit_s, note=note, sent=Sent(request)
+        )
     relayed = model.relayed(request)
     try:
         reply = await model.upstream.relay(_path(request), relayed, until=until, limit_s=limit_s)
@@ -140,9 +173,9 @@ async def direct_stream(
     """
     usage: dict[str, Any] = {}
     last: dict[str, Any] = {}
-    relayed, began = model.relayed(request), False
+    relayed, began, bill = model.relayed(request), False, Bill()
     chunks = model.upstream.relay_stream(
-        _path(request), relayed, until=until, patience=model.patience
+        _path(request), relayed, until=until, patience=model.patience, bill=bill
     )
     try:
         async with aclosing(chunks) as live:
@@ -163,18 +196,19 @@ async def direct_stream(
                 if not last:
                     yield event(shown)
     except RelayError as error:
-        sent.usage = known_counts(usage)
         # Where every answer had ended, nothing is missing.
         if not last:
+            sent.lose(model, bill)
             raise _broken_off(error) if began else _explained(error) from error
     if not began:
+        sent.lose(model, bill)
         raise unavailable(f"{model.name} gave something else than an answer")
-    block = sent.block_of(model, usage)
-    note(block, known_counts(usage))
+    block, counts = sent.block_of(model, usage), sent.counts_of(usage)
+    note(block, counts)
     # Clients look into every chunk's first choice.
     yield event({**(last or form.mark(0, block)), "pyramid": block})
     if with_usage:
-        yield event(form.usage(known_counts(usage), block))
+        yield event(form.usage(counts, block))
     yield DONE
 
 
@@ -186,6 +220,7 @@ async def _local_whole(
     until: float,
     limit_s: float,
     note: Note,
+    sent: Sent,
 ) -> Whole:
     """Ask a model of this process, as far as it can be told what the client wants."""
     prompts = _local_prompts(model, request)
@@ -206,7 +241,7 @@ async def _local_whole(
         prompt_tokens += outcome.prompt_tokens or 0
         completion_tokens += outcome.completion_tokens or 0
         choices.append(form.choice(index, piece_of(outcome), outcome.finish_reason))
-    usage = {
+    own = {
         "prompt_tokens": prompt_tokens,
         "completion_tokens": completion_tokens,
         "total_tokens": prompt_tokens + completion_tokens,
@@ -214,8 +249,8 @@ async def _local_whole(
     seconds = max(
         (outcome.latency_s for outcome in outcomes if isinstance(outcome, Completion)), default=0.0
     )
-    reasons = [choice["finish_reason"] for choice in choices]
-    block = model.block(usage, seconds, request=request, reasons=reasons)
+    sent.add({"choices": choices})
+    block, usage = sent.block_of(model, own, seconds=seconds), sent.counts_of(own)
     note(block, usage)
     return Whole(body=form.whole(choices, usage, block), headers=pyramid_headers(block))
 
@@ -239,11 +274,11 @@ async def local_stream(
         ApiError: the model refuses, or gives no answer.
     """
     limit_s = model.patience * (until - asyncio.get_running_loop().time())
-    whole = await _local_whole(model, request, form, until=until, limit_s=limit_s, note=note)
+    whole = await _local_whole(
+        model, request, form, until=until, limit_s=limit_s, note=note, sent=sent
+    )
     yield Opened(headers=whole.headers)
     block = whole.body["pyramid"]
-    if sent.void:
-        block["void_characters"] = sent.void
     for choice in whole.body["choices"]:
         content = choice["message"]["content"] if form.chat else choice["text"]
         part: dict[str, Any] = {"index": choice["index"], "finish_reason": choice["finish_reason"]}

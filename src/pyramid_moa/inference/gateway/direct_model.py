@@ -6,6 +6,8 @@ from dataclasses import replace
 from typing import Any
 
 from pyramid_moa.backends import ModelSpec, Sampling, generation_cost_usd
+from pyramid_moa.backends.openai_reply import MOST_TOKENS, token_count
+from pyramid_moa.inference.budget import CHARACTERS_PER_TOKEN
 from pyramid_moa.inference.gateway.api_error import bad_request
 from pyramid_moa.inference.gateway.api_request import ChatRequest, CompletionRequest, TextRequest
 from pyramid_moa.inference.gateway.explanation import direct_block
@@ -17,10 +19,6 @@ __all__ = ["DirectModel", "answers_wanted", "known_counts"]
 
 _NOT_RELAYED = {"model", "pyramid", "stream", "stream_options"}
 _LIMITS = ("max_tokens", "max_completion_tokens")
-# As the budget of judged questions reckons it.
-# As many as a client may ask for; a budget without an end would pay for more than a number holds.
-_MOST_TOKENS = 2**31
-_CHARACTERS_PER_TOKEN = 4.0
 
 
 class DirectModel:
@@ -171,7 +169,7 @@ def _affordable_tokens(spec: ModelSpec, request: CompletionRequest, max_usd: flo
     elif isinstance(request, TextRequest):
         given = request.prompt
     characters = len(json.dumps(given, ensure_ascii=False))
-    usd = max_usd - generation_cost_usd(spec, round(characters / _CHARACTERS_PER_TOKEN), 0)
+    usd = max_usd - generation_cost_usd(spec, round(characters / CHARACTERS_PER_TOKEN), 0)
     a_token = generation_cost_usd(spec, 0, answers_wanted(request, made=True))
     if usd < a_token or usd < 0:
         raise bad_request(
@@ -180,7 +178,8 @@ def _affordable_tokens(spec: ModelSpec, request: CompletionRequest, max_usd: flo
             param="pyramid.max_cost_usd",
             code="budget_too_small",
         )
-    return int(min(usd / a_token, _MOST_TOKENS)) if a_token > 0 else None
+    # A budget without an end would pay for more than a number holds.
+    return int(min(usd / a_token, MOST_TOKENS)) if a_token > 0 else None
 
 
 def answers_wanted(request: CompletionRequest, *, made: bool = False) -> int:
@@ -198,8 +197,4 @@ def answers_wanted(request: CompletionRequest, *, made: bool = False) -> int:
 def known_counts(usage: Mapping[str, Any]) -> dict[str, int]:
     """What can be a number of tokens: servers have given other things."""
     names = ("prompt_tokens", "completion_tokens", "total_tokens")
-    return {
-        name: value
-        for name in names
-        if isinstance(value := usage.get(name), int) and not isinstance(value, bool) and value >= 0
-    }
+    return {name: n for name in names if (n := token_count(usage.get(name))) is not None}

@@ -24,6 +24,7 @@ from pyramid_moa.inference.gateway.late_calls import (
     rescued,
     taken_over,
 )
+from pyramid_moa.inference.gateway.request_time import is_over
 from pyramid_moa.inference.gateway.tracing import stage
 from pyramid_moa.inference.gateway.upstream import Upstream
 from pyramid_moa.records import Decision, Query
@@ -185,6 +186,7 @@ class _Way:
         # Whose text has gone out last, and how many characters of everybody's before and in all.
         self._speaker: str | None = None
         self._before = self._said = 0
+        self._ran_out = False
 
     async def go(self) -> AsyncGenerator[Item, None]:
         begin = partial(Course, self._rules, self._query, budget=self._budget)
@@ -232,6 +234,9 @@ class _Way:
 
     async def _rescue(self, decision: Decision) -> Decision:
         """Ask the oracle although a threshold says never to: a client is owed an answer."""
+        if not self._has_room(decision, [self._rules.pyramid.oracle.name]):
+            reason = f"{decision.reason}; the budget has no room for the oracle"
+            return replace(decision, budget_exhausted=True, reason=reason)
         started = time.perf_counter()
         async with aclosing(self._ask_oracle(live=False)) as pieces:
             assert not [piece async for piece in pieces]
@@ -294,7 +299,7 @@ class _Way:
         if all(isinstance(self._outcomes.get(name), Failure) for name in members):
             # Somebody answers in the place of those who should have been heard first.
             decision = replace(decision, degraded=True)
-        if ran_out := self._ran_out(decision):
+        if self._ran_out:
             decision = cut_short(decision)
         self.decision = decision
         winner = self._outcomes.get(decision.answered_by or "")
@@ -306,7 +311,7 @@ class _Way:
             streamed=streamed,
             void_characters=self._before if streamed or took_over else self._said,
             broken_off=self._said > 0 and not streamed and not took_over,
-            ran_out=ran_out,
+            ran_out=self._ran_out,
         )
 
     async def _ask_members(self, names: Sequence[str]) -> None:
@@ -351,6 +356,7 @@ class _Way:
             return
         if self._is_late():
             self._outcomes[name] = _not_asked(name)
+            self._returned(self._outcomes[name])
             return
         items = self._models.upstreams[name].stream(
             self._prompt, self._sampling, until=self._until, patience=patience
@@ -363,13 +369,16 @@ class _Way:
                     yield item
                 else:
                     self._outcomes[name] = item
+                    self._returned(item)
 
     async def _ask(self, name: str, limit_s: float, *, early: bool = False) -> Completion | Failure:
-        if self._is_late():
-            return _not_asked(name)
-        return await self._models.upstreams[name].ask(
-            self._prompt, self._sampling, until=self._until, limit_s=limit_s, early=early
-        )
+        outcome: Completion | Failure = _not_asked(name)
+        if not self._is_late():
+            outcome = await self._models.upstreams[name].ask(
+                self._prompt, self._sampling, until=self._until, limit_s=limit_s, early=early
+            )
+        self._returned(outcome)
+        return outcome
 
     async def _judge(self, work: Callable[[], _T]) -> _T:
         answers = self._outcomes.values()
@@ -378,11 +387,13 @@ class _Way:
             return await self._models.judges.run(work, characters=sum(map(len, texts)))
 
     def _is_late(self) -> bool:
-        return self._loop.time() >= self._until
+        return is_over(self._until)
 
-    def _ran_out(self, decision: Decision) -> bool:
-        failed = any(row.error is not None for row in decision.generations)
-        return self._is_cut and failed and self._is_late()
+    def _returned(self, outcome: Completion | Failure) -> None:
+        """A call is over: whether the client's own time has ended it."""
+        # Here and not in the end: what comes in time may be graded after it.
+        if self._is_cut and isinstance(outcome, Failure) and self._is_late():
+            self._ran_out = True
 
     def _may_take_over(self, decision: Decision) -> bool:
         """Whether the oracle has failed, and there are another, time and money."""

@@ -6,8 +6,10 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Literal
 
 from pyramid_moa.backends import Failure
+from pyramid_moa.backends.openai_reply import token_count
 from pyramid_moa.backends.outgoing import sending_with
 from pyramid_moa.inference.gateway.circuit_breaker import CircuitBreaker, Permit
+from pyramid_moa.inference.gateway.request_time import is_over
 from pyramid_moa.inference.gateway.settings import Faults
 from pyramid_moa.inference.gateway.tracing import NO_STAGE, Stage
 
@@ -56,6 +58,7 @@ class ModelCall:
         self._name, self._breaker, self._faults, self._ended = name, breaker, faults, ended
         self._started = asyncio.get_running_loop().time()
         self._began_at: float | None = None
+        self._listens_since: float | None = None
         self._settled = False
         self.stage = stage() if self.permit is not None else NO_STAGE
 
@@ -67,8 +70,8 @@ class ModelCall:
         """Tell the trace of the tokens that a server has counted, if it has."""
         usage = reply.get("usage") if self.stage is not NO_STAGE else None
         if isinstance(usage, dict):
-            counts = [usage.get(f"{kind}_tokens") for kind in ("prompt", "completion")]
-            self.stage.note_tokens(*(n if isinstance(n, int) else None for n in counts))
+            counts = [token_count(usage.get(f"{kind}_tokens")) for kind in ("prompt", "completion")]
+            self.stage.note_tokens(*counts)
 
     def begin(self) -> None:
         """The model has been given the prompt: what it takes from now on is its own doing."""
@@ -84,6 +87,10 @@ class ModelCall:
         if self.permit is not None and self.permit.is_probe:
             self.permit.succeeded()
             self.permit = self._breaker.admit()
+
+    def listens(self) -> None:
+        """After a part of the answer, the next one is waited for."""
+        self._listens_since = asyncio.get_running_loop().time()
 
     def end(self, until: float, limit_s: float | None) -> float:
         """When its time is over, on the event loop's clock."""
@@ -103,7 +110,11 @@ class ModelCall:
         faults = self._faults
         # A request that came to the model with most of its time gone says little about it.
         enough_s = min(faults.member_timeout_s, _ENOUGH * faults.deadline_s)
-        own = now < until or seconds >= enough_s
+        if self._listens_since is None:
+            own = not is_over(until) or seconds >= enough_s
+        else:
+            # One that goes on speaking is not to blame for a long answer, nor for slow readers.
+            own = now - self._listens_since >= enough_s
         self.settle("timed_out" if own else "given_up")
         return Failure(
             message=f"{self._name} gave no answer within {seconds:.1f} s",

@@ -1,7 +1,9 @@
 """From a client's request to the question that the pyramid can judge, or why it can't."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Literal
 
 from pyramid_moa.backends import Sampling
@@ -46,8 +48,8 @@ _ORACLE_FIELDS = (
     "suffix",
 )
 _INT63 = 2**63
-_REMOTE = ("http://", "https://")
-
+_REMOTE = ("http:", "https:", "file:", "ftp:")
+_LETTER = re.compile("[!-~]")
 
 Cause = Literal["by_name", "not_supported", "out_of_distribution"]
 """Why nobody judges a request: it names a model, holds what no router was trained on, or a question
@@ -195,10 +197,12 @@ def check_limits(request: CompletionRequest, limits: RequestLimits) -> None:
                 f"messages: expected at most {limits.messages}, found {len(request.messages)}",
                 param="messages",
             )
-        if not limits.remote_images and any(map(_is_remote, _addresses(request.messages))):
+        if not limits.remote_images and any(
+            _is_remote(text, name) for name, text in _values(request.messages)
+        ):
             raise bad_request(
-                "messages: expected images as data: addresses, found one to be fetched; this "
-                "gateway lets no request name an address",
+                "messages: expected images and the like as data: addresses, found another; this "
+                "gateway lets no request name an address to be fetched or read",
                 param="messages",
             )
     elif isinstance(request, TextRequest):
@@ -215,26 +219,37 @@ def check_limits(request: CompletionRequest, limits: RequestLimits) -> None:
                 raise bad_request(f"{name}: expected at most {limits.max_tokens}", param=name)
 
 
-def _addresses(messages: list[ChatMessage]) -> Iterator[str]:
-    """Every text of a message's parts but the words themselves."""
-    pending: list[object] = [
-        {name: value for name, value in part.items() if name != "text"}
+def _values(messages: list[ChatMessage]) -> Iterator[tuple[str, str]]:
+    """Every text of a message's parts but the words themselves, after the name it stands under."""
+    pending: list[tuple[str, object]] = [
+        (name, value)
         for message in messages
         if isinstance(message.content, list)
         for part in message.content
+        for name, value in part.items()
+        if name != "text"
     ]
     while pending:
-        value = pending.pop()
+        name, value = pending.pop()
         if isinstance(value, str):
-            yield value
+            yield name, value
         elif isinstance(value, dict):
-            pending.extend(value.values())
+            pending.extend(value.items())
         elif isinstance(value, list):
-            pending.extend(value)
+            pending.extend((name, own) for own in value)
 
 
-def _is_remote(text: str) -> bool:
-    # Anything that a server could be made to fetch or read, whatever its case or padding.
-    # Readers of addresses leave out control characters and blanks wherever they stand.
-    head = "".join(letter for letter in text[:4096] if letter > " ").lower()[:64]
-    return head.startswith((*_REMOTE, "http:", "https:", "file:", "ftp:")) or ("://" in head)
+def _is_remote(text: str, name: str = "") -> bool:
+    """Whether a server could be made to fetch or read what a text names.
+
+    Args:
+        text: any of a part but its words.
+        name: the field that it stands in.
+    """
+    if name.lower().endswith(("url", "uri")):
+        # Some servers take anything else for the name of a file of theirs.
+        return text[:5].lower() != "data:"
+    # Readers of addresses leave out blanks, control characters and others that are not seen,
+    # wherever they stand and however many there are.
+    head = "".join(found[0] for found in islice(_LETTER.finditer(text), 64)).lower()
+    return head.startswith(_REMOTE) or "://" in head

@@ -45,7 +45,8 @@ class Faults:
             server's Retry-After is honoured: up to 2 seconds, and half of ``member_timeout_s``; a
             server that asks for more has failed at once. Models on servers only.
         hedge_after_s: ask a server a second time where it has not answered after so many seconds,
-            and take what comes first; null never does.
+            and take what comes first; null never does. Streams are asked for once: one that does
+            not begin is the fallback oracle's, or a stand-in's, to answer.
         breaker_failures: after so many failures in a row a model is not asked for a while.
         breaker_open_s: seconds of that while; then one request at a time tries it again.
         fallback_oracle: any other model of the pyramid's file, which takes over what the oracle was

@@ -5,6 +5,8 @@ from contextlib import contextmanager
 from typing import Literal
 
 from pyramid_moa.backends import Completion, Failure, ModelSpec, Prompt, generation_cost_usd
+from pyramid_moa.backends.openai_reply import token_count
+from pyramid_moa.inference.budget import CHARACTERS_PER_TOKEN
 
 __all__ = ["Bill", "PaidFor", "Spending", "prompt_characters"]
 
@@ -12,23 +14,31 @@ PaidFor = Literal["answered", "failed", "given_up"]
 """Answers that came whole, those that did not or could not be used, and calls that were given up:
 the client had gone, the time was over, or another try was faster."""
 
-# Of calls that nobody has counted; as budgets reckon it.
-_CHARACTERS_PER_TOKEN = 4.0
-_MOST_TOKENS = 2**31
-
 
 class Bill:
     """One try of a call, from its beginning to its end.
 
     Attributes:
         result: what has become of it so far.
+        prompt_tokens: as the server says; until it does, as budgets reckon.
+        completion_tokens: as the server says; until it does, as many as have come.
+        is_estimated: whether the server has not said both.
     """
 
-    def __init__(self, characters: int) -> None:
-        """Begin one with a prompt of so many characters."""
+    def __init__(self) -> None:
+        """Make one of a try that has not begun."""
         self.result: PaidFor = "given_up"
-        self.prompt_tokens = round(characters / _CHARACTERS_PER_TOKEN)
-        self.completion_tokens = 0
+        self.prompt_tokens = self.completion_tokens = 0
+        self.is_estimated = True
+
+    @property
+    def has_come(self) -> bool:
+        """Whether an answer has, or a part of one: that is paid for, whatever follows."""
+        return self.result == "answered" or self.completion_tokens > 0
+
+    def begin(self, characters: int) -> None:
+        """The prompt is sent, which has so many characters."""
+        self.prompt_tokens = round(characters / CHARACTERS_PER_TOKEN)
 
     def take(self, outcome: Completion | Failure) -> None:
         """Note what has come of it; what the server has not counted stays an estimate."""
@@ -44,10 +54,10 @@ class Bill:
             self._count(usage.get("prompt_tokens"), usage.get("completion_tokens"))
 
     def _count(self, prompt: object, completion: object) -> None:
-        if _is_count(prompt):
-            self.prompt_tokens = prompt  # type: ignore[assignment]  # just looked at
-        if _is_count(completion):
-            self.completion_tokens = completion  # type: ignore[assignment]  # likewise
+        sent, come = token_count(prompt), token_count(completion)
+        self.prompt_tokens = self.prompt_tokens if sent is None else sent
+        self.completion_tokens = self.completion_tokens if come is None else come
+        self.is_estimated = self.is_estimated and (sent is None or come is None)
 
 
 class Spending:
@@ -64,13 +74,15 @@ class Spending:
         self._paid = paid
 
     @contextmanager
-    def bill(self, characters: int) -> Iterator[Bill]:
+    def bill(self, characters: int, bill: Bill | None = None) -> Iterator[Bill]:
         """Account for one try: leaving it by an error or a cancellation ends it, too.
 
         Args:
             characters: of its prompt.
+            bill: to write it on; None for a new one.
         """
-        bill = Bill(characters)
+        bill = Bill() if bill is None else bill
+        bill.begin(characters)
         try:
             yield bill
         finally:
@@ -92,7 +104,3 @@ def prompt_characters(request: Prompt | Mapping[str, object]) -> int:
         elif isinstance(value, dict):
             pending.extend([value.get("content"), value.get("text")])
     return count
-
-
-def _is_count(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _MOST_TOKENS

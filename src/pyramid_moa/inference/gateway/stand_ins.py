@@ -1,6 +1,5 @@
 """Requests that nobody judges: the model that is to answer them, and those that can stand in."""
 
-import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 
@@ -16,6 +15,7 @@ from pyramid_moa.inference.gateway.direct_answer import (
 from pyramid_moa.inference.gateway.direct_model import DirectModel
 from pyramid_moa.inference.gateway.gated_answer import Note, Opened, Whole
 from pyramid_moa.inference.gateway.reply import DONE, ReplyForm, comment, event
+from pyramid_moa.inference.gateway.request_time import is_over
 
 __all__ = ["first_stream", "first_whole"]
 
@@ -42,7 +42,7 @@ async def first_whole(
             return await direct_whole(model, request, form, until=until, note=note)
         except ApiError as failed:
             error = _to_tell(failed, error)
-        if _is_late(until):
+        if is_over(until):
             break
     assert error is not None
     raise _of_time(models[0], error, until)
@@ -91,7 +91,7 @@ async def first_stream(
             return
         except ApiError as failed:
             error = failed if isinstance(failed, BrokenOffError) else _to_tell(failed, error)
-        if _is_late(until):
+        if is_over(until):
             break
     assert error is not None
     error = _of_time(models[0], error, until)
@@ -141,12 +141,13 @@ def _broken_off(
     until: float,
 ) -> list[bytes]:
     """End a stream that nobody finishes: in an error, or there where the client's time is over."""
-    block = sent.block_of(model, sent.usage)
-    is_short = model.plan.is_cut and _is_late(until)
+    # What each of them has said is among what was lost, the last one's, too.
+    block = sent.block_of(model, {})
+    is_short = model.plan.is_cut and is_over(until)
     if is_short:
         block["budget_exhausted"] = True
         block["reason"] += "; max_latency_ms is over"
-    note(block, sent.usage)
+    note(block, sent.counts_of({}))
     if not is_short:
         return [event(error.body())]
     # As with max_tokens, the text ends where it is.
@@ -156,12 +157,8 @@ def _broken_off(
 
 def _of_time(model: DirectModel, error: ApiError, until: float) -> ApiError:
     """The error in words of the client's own, where it is its time that is over."""
-    if not (model.plan.is_cut and _is_late(until)):
+    if not (model.plan.is_cut and is_over(until)):
         return error
     return unavailable(
         f"pyramid.max_latency_ms was over before {model.name} had answered; allow more"
     )
-
-
-def _is_late(until: float) -> bool:
-    return asyncio.get_running_loop().time() >= until

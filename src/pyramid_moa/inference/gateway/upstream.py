@@ -19,7 +19,7 @@ from pyramid_moa.inference.gateway.batching import Batcher
 from pyramid_moa.inference.gateway.circuit_breaker import CircuitBreaker
 from pyramid_moa.inference.gateway.model_call import CallResult, ModelCall
 from pyramid_moa.inference.gateway.settings import Faults
-from pyramid_moa.inference.gateway.spending import PaidFor, Spending, prompt_characters
+from pyramid_moa.inference.gateway.spending import Bill, PaidFor, Spending, prompt_characters
 from pyramid_moa.inference.gateway.tracing import Stage, traced_call
 
 __all__ = ["Upstream", "piece_of"]
@@ -135,7 +135,7 @@ class Upstream:
 
         Yields:
             Pieces of the text, one for all of it where the model runs in this process; in the end
-            the whole answer, or why it broke off.
+            the whole answer, or why it broke off, with what came of it, which is paid for.
         """
         if self._relay is None:
             limit_s = patience * (until - asyncio.get_running_loop().time())
@@ -149,9 +149,10 @@ class Upstream:
         answer = AnswerOfChunks(chat=chat)
         path = "/chat/completions" if chat else "/completions"
         request = {**request_body(self.spec, prompt, sampling), **self.spec.extra_body}
+        bill = Bill()
         try:
             async with aclosing(
-                self.relay_stream(path, request, until=until, patience=patience)
+                self.relay_stream(path, request, until=until, patience=patience, bill=bill)
             ) as chunks:
                 async for chunk in chunks:
                     if (piece := answer.add(chunk)) is not None:
@@ -161,11 +162,9 @@ class Upstream:
                 logprobs=self.spec.logprobs, max_tokens=sampling.max_tokens, latency_s=latency_s
             )
         except BackendError as error:
-            latency_s = time.perf_counter() - started
-            yield Failure(message=str(error), can_retry=error.can_retry, latency_s=latency_s)
+            yield _broken_off(str(error), started, bill, can_retry=error.can_retry)
         except Exception:
-            latency_s = time.perf_counter() - started
-            yield Failure(message=self._fault(), can_retry=True, latency_s=latency_s)
+            yield _broken_off(self._fault(), started, bill, can_retry=True)
 
     async def relay(
         self,
@@ -220,6 +219,7 @@ class Upstream:
         *,
         until: float,
         patience: float = 1.0,
+        bill: Bill | None = None,
     ) -> AsyncGenerator[_Object, None]:
         """Hand a request on and give its answer as it comes; see ``OpenAIRelay.stream``.
 
@@ -229,6 +229,7 @@ class Upstream:
             until: when the request's time is over, on the event loop's clock.
             patience: of the time that is left then, the share that may go by before the first
                 chunk, and before each further one.
+            bill: is told what it takes, for callers that want to know.
 
         Yields:
             Each chunk as the server gave it.
@@ -247,7 +248,7 @@ class Upstream:
                 await self._places.acquire()
             try:
                 call.begin()
-                async with aclosing(self._live(relay, path, request)) as chunks:
+                async with aclosing(self._live(relay, path, request, bill)) as chunks:
                     while True:
                         # Around each wait, not around what the caller does with a chunk.
                         async with asyncio.timeout_at(next_by()):
@@ -258,6 +259,7 @@ class Upstream:
                         call.shows_life()
                         call.note_usage(chunk)
                         yield chunk
+                        call.listens()
             finally:
                 self._places.release()
             call.settle("answered")
@@ -353,10 +355,10 @@ class Upstream:
         return await self._hedged(call, once)
 
     async def _live(
-        self, relay: OpenAIRelay, path: str, request: Mapping[str, object]
+        self, relay: OpenAIRelay, path: str, request: Mapping[str, object], own: Bill | None
     ) -> AsyncGenerator[_Object, None]:
         """A stream whose tokens are paid for, whoever ends it."""
-        with self._spending.bill(prompt_characters(request)) as bill:
+        with self._spending.bill(prompt_characters(request), own) as bill:
             try:
                 async with aclosing(relay.stream(path, request)) as chunks:
                     async for chunk in chunks:
@@ -419,6 +421,19 @@ def piece_of(completion: Completion) -> Piece:
         tokens=tuple(
             (text[token.start : token.end].encode(), token.logprob) for token in completion.tokens
         ),
+    )
+
+
+def _broken_off(message: str, started: float, bill: Bill, *, can_retry: bool) -> Failure:
+    """A stream that gives no answer that could be used."""
+    has_come = bill.has_come
+    return Failure(
+        message=message,
+        can_retry=can_retry,
+        latency_s=time.perf_counter() - started,
+        prompt_tokens=bill.prompt_tokens if has_come else None,
+        completion_tokens=bill.completion_tokens if has_come else None,
+        tokens_estimated=has_come and bill.is_estimated,
     )
 
 
