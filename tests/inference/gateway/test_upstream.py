@@ -614,3 +614,20 @@ def test_a_server_is_asked_no_more_at_once_than_its_entry_says():
     _, calls, server = serve(answer, work, max_concurrency=2)
     assert calls == ["answered"] * 8
     assert server.most_under_way == 2
+
+
+def test_who_gets_a_place_late_does_not_blame_the_model_for_the_rest():
+    async def work(upstream):
+        both = [upstream.ask(CHAT, GREEDY, until=later(60), limit_s=3.0) for _ in range(2)]
+        outcomes = await asyncio.gather(*both)
+        return outcomes, upstream.breaker.state
+
+    ((outcomes, state), calls, _) = serve(
+        lambda request: Reply(body=chat_reply("8"), delay_s=2.0),
+        work,
+        faults=Faults(breaker_failures=1),
+        max_concurrency=1,
+    )
+    assert [isinstance(outcome, Failure) for outcome in outcomes] == [False, True]
+    assert calls == ["answered", "given_up"]
+    assert state == "closed"

@@ -111,7 +111,9 @@ class ModelCall:
         # A request that came to the model with most of its time gone says little about it.
         enough_s = min(faults.member_timeout_s, _ENOUGH * faults.deadline_s)
         if self._listens_since is None:
-            own = not is_over(until) or seconds >= enough_s
+            # Nor does one that has waited for a place for most of it.
+            in_line_s = self._began_at - self._started
+            own = seconds >= enough_s or (not is_over(until) and in_line_s < seconds)
         else:
             # One that goes on speaking is not to blame for a long answer, nor for slow readers.
             own = now - self._listens_since >= enough_s
