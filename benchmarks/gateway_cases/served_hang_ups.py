@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 __all__ = ["HangUp", "Work", "hang_up", "work_at"]
 
 _LONGEST_S = 60.0
+_TRIES = 20
 # Looks cost the servers time, which they need to begin.
 _PAUSE_S = 0.02
 # Until the others have begun, too.
@@ -107,20 +108,40 @@ def hang_up(
         f"POST {address.path}/chat/completions HTTP/1.1\r\nhost: {address.netloc}\r\n"
         f"content-type: application/json\r\ncontent-length: {len(content)}\r\n\r\n"
     )
-    with socket.create_connection((address.hostname, address.port or 80)) as connection:
-        connection.sendall(head.encode() + content)
-        _wait(ports, lambda works: any(work.running for work in works), pause_s=_PAUSE_S)
-        time.sleep(_SETTLE_S)
-        before = [work_at(port) for port in ports]
+    for _ in range(_TRIES):
+        ended = _ended([work_at(port) for port in ports])
+        with socket.create_connection((address.hostname, address.port or 80)) as connection:
+            connection.sendall(head.encode() + content)
+            works, _ = _wait(
+                ports,
+                lambda works, ended=ended: _at_work(works) or _ended(works) > ended,
+                pause_s=_PAUSE_S,
+            )
+            if not _at_work(works):
+                continue  # Over before it was seen: looks are slow on a busy machine.
+            time.sleep(_SETTLE_S)
+            before = [work_at(port) for port in ports]
+        if _at_work(before):
+            break
+    else:
+        raise TimeoutError(f"{_TRIES} times the servers were done before it could be seen")
     left = time.perf_counter()
-    after, look_s = _wait(ports, lambda works: not any(work.running for work in works), pause_s=0.0)
+    after, look_s = _wait(ports, lambda works: not _at_work(works), pause_s=0.0)
     return HangUp(
         during=during,
         stopped_s=time.perf_counter() - left,
         tokens_after=sum(work.tokens for work in after) - sum(work.tokens for work in before),
-        finished=sum(work.finished for work in after) - sum(work.finished for work in before),
+        finished=_ended(after) - _ended(before),
         look_s=look_s,
     )
+
+
+def _at_work(works: Sequence[Work]) -> bool:
+    return any(work.running for work in works)
+
+
+def _ended(works: Sequence[Work]) -> int:
+    return sum(work.finished for work in works)
 
 
 def _wait(

@@ -23,7 +23,8 @@ def test_adversarial_texts_take_linear_time(name):
             begin = time.process_time()
             grader.extract(text)
             slowest = max(slowest, time.process_time() - begin)
-    assert slowest < 1.0
+    # A third of it on a quiet machine; what is not linear takes minutes.
+    assert slowest < 3.0
 
 
 @pytest.mark.parametrize("name", GRADER_NAMES)
