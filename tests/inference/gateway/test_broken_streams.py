@@ -146,3 +146,20 @@ def test_a_slow_reader_is_no_fault_of_the_model():
     stalls = Reply(events=[*stream_events("y")[:1], (30.0, "[DONE]")])
     state, calls, _ = serve(lambda request: stalls, work, faults=THREE_S)
     assert (calls, state) == (["given_up"], "closed")
+
+
+def test_a_text_that_broke_off_is_not_taken_for_the_answer_to_a_second_try():
+    streams = breaks_off()
+
+    def oracle(request):
+        whole = request.body is not None and not request.body.get("stream")
+        return says("they have 17: #### 17")(request) if whole else streams(request)
+
+    settings = GatewaySettings(faults=Faults(retries=0, breaker_failures=1))
+    answers = {"a": lambda request: DOWN, "oracle": oracle}
+    with running_gateway(answers, settings=settings) as gateway:
+        told = last_of(gateway.post(chat_body(stream=True)))
+        why = told["error"]["pyramid"]
+        assert why["answered_by"] == "oracle"
+        assert why["answer_so_far"] == "they have 17: #### 17"
+        assert why["void_characters"] == SAID

@@ -183,8 +183,9 @@ class _Way:
         self._until, self._is_cut, self._live = until, is_cut, live
         self._loop = asyncio.get_running_loop()
         self._outcomes: dict[str, Completion | Failure] = {}
-        # Whose text has gone out last, and how many characters of everybody's before and in all.
-        self._speaker: str | None = None
+        # Whose text has gone out to its end, and how many characters of everybody's before the last
+        # speaker's and in all.
+        self._heard_out: str | None = None
         self._before = self._said = 0
         self._ran_out = False
 
@@ -303,7 +304,8 @@ class _Way:
             decision = cut_short(decision)
         self.decision = decision
         winner = self._outcomes.get(decision.answered_by or "")
-        streamed = self._speaker is not None and self._speaker == decision.answered_by
+        # Who broke off may have been asked again: that answer has not gone out.
+        streamed = self._heard_out is not None and self._heard_out == decision.answered_by
         return Finished(
             decision=decision,
             completion=winner if isinstance(winner, Completion) else None,
@@ -364,10 +366,10 @@ class _Way:
         async with aclosing(items) as stream:
             async for item in stream:
                 if isinstance(item, Piece):
-                    self._speaker = name
                     self._said += len(item.text)
                     yield item
                 else:
+                    self._heard_out = name if isinstance(item, Completion) else None
                     self._outcomes[name] = item
                     self._returned(item)
 
