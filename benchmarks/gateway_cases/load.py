@@ -50,15 +50,26 @@ class _Connections:
 
     async def ask(self) -> tuple[float, bool]:
         """One request: its seconds, and whether it was answered."""
-        pair = self._rested() or await self._open()
-        reader, writer = pair
         begun = time.perf_counter()
+        while pair := self._rested():
+            try:
+                return await self._answered(*pair, begun)
+            except (asyncio.IncompleteReadError, ConnectionError):
+                # Closed by its server in the moment in which it was to be used again.
+                pair[1].close()
+        pair = await self._open()
+        begun = time.perf_counter()
+        return await self._answered(*pair, begun)
+
+    async def _answered(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, begun: float
+    ) -> tuple[float, bool]:
         writer.write(self._request)
         head = await reader.readuntil(b"\r\n\r\n")
         length = int(head.lower().partition(b"content-length:")[2].split(b"\r\n")[0])
         await reader.readexactly(length)
         seconds = time.perf_counter() - begun
-        self._free.append(pair)
+        self._free.append((reader, writer))
         return seconds, head.startswith(b"HTTP/1.1 200 ")
 
     def _rested(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter] | None:

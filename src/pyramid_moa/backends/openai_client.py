@@ -1,7 +1,7 @@
 """The HTTP client of OpenAI-compatible servers: bounded answers, patient tries, no other's keys.
 
-On aiohttp, not on the ``openai`` package, whose every request costs six times the processor time,
-which is what a gateway that asks three models at once has least of.
+On aiohttp, not on the ``openai`` package, whose every request costs several times the processor
+time, which is what a gateway that asks three models at once has least of.
 """
 
 import asyncio

@@ -66,7 +66,7 @@ def read_json(body: bytes) -> object:
 
 
 def _parsed(body: bytes) -> object:
-    """Parse by orjson, in a third of the time; what it does not take, as Python does.
+    """Parse by orjson, which is faster; what it does not take, as Python does.
 
     That is numbers such as NaN, and halves of surrogate pairs: some servers write them.
 

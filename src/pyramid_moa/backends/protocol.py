@@ -148,7 +148,7 @@ class HiddenStates:
 
 
 class Token(NamedTuple):
-    """One generated token; an answer has hundreds, and a tuple takes a third of the time to make.
+    """One generated token; an answer has hundreds, and a tuple is made sooner.
 
     Attributes:
         start: first character of the response it covers.

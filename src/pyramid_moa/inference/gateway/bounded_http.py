@@ -56,6 +56,7 @@ class _BoundedHttp(HttpToolsProtocol):
     _since = 0.0
     _next_look: asyncio.TimerHandle | None = None
 
+    # A server's transports are whole ones, as uvicorn's own class has it.
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin to look whether anything comes and goes."""
         super().connection_made(transport)
