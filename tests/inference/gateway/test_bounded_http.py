@@ -2,7 +2,9 @@
 
 import contextlib
 import json
+import re
 import socket
+import time
 
 import pytest
 from faulty_server import soon
@@ -137,3 +139,57 @@ def test_a_client_that_asks_ahead_is_seen_to_hang_up_and_fills_no_memory(stream)
         assert oracle.hung_up.wait(10)
         assert soon(lambda: not connections, within_s=10)
         assert soon(lambda: 'status="499"' in gateway.get("/metrics").text, within_s=10)
+
+
+OFFER = (
+    b"connection: Upgrade, HTTP2-Settings\r\nupgrade: h2c\r\nhttp2-settings: AAEAAEAAAAIAAAAB\r\n"
+)
+
+
+def offering(request):
+    """The request with an offer of another protocol, as Java's client makes it."""
+    head, _, body = request.partition(b"\r\n\r\n")
+    return head + b"\r\n" + OFFER + b"\r\n", body
+
+
+def in_chunks(body):
+    return b"".join(b"%x\r\n%s\r\n" % (len(part), part) for part in (body[:9], body[9:], b""))
+
+
+@pytest.mark.parametrize("apart", [False, True])
+@pytest.mark.parametrize("chunked", [False, True])
+def test_who_offers_another_protocol_is_answered_as_if_not(gateway, apart, chunked):
+    head, body = offering(completion())
+    if chunked:
+        head = re.sub(rb"content-length: \d+", b"transfer-encoding: chunked", head)
+        body = in_chunks(body)
+    with connected(gateway) as connection:
+        connection.settimeout(10)
+        # On one connection, on which it goes on as ever.
+        for _ in range(3):
+            connection.sendall(head if apart else head + body)
+            if apart:
+                time.sleep(0.05)
+                connection.sendall(body)
+            assert connection.recv(65536).startswith(b"HTTP/1.1 200 ")
+        connection.sendall(completion())
+        assert connection.recv(65536).startswith(b"HTTP/1.1 200 ")
+
+
+def test_an_offer_without_a_body_is_declined_too(gateway):
+    offers = HEAD + b"connection: upgrade\r\nupgrade: websocket\r\n\r\n"
+    with connected(gateway) as connection:
+        connection.settimeout(10)
+        for asked in (offers, offers, HEAD + b"\r\n"):
+            connection.sendall(asked)
+            assert connection.recv(65536).startswith(b"HTTP/1.1 200 ")
+
+
+def test_what_comes_behind_an_offer_is_bounded_as_ever(gateway):
+    offers = HEAD + b"connection: upgrade\r\nupgrade: websocket\r\n\r\n"
+    with connected(gateway) as connection:
+        connection.settimeout(10)
+        connection.sendall(offers)
+        assert connection.recv(65536).startswith(b"HTTP/1.1 200 ")
+        connection.sendall(HEAD + b"x: " + b"y" * MOST + b"\r\n\r\n")
+        assert connection.recv(65536).startswith(b"HTTP/1.1 431 ")

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import logging
+import socket
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
@@ -17,7 +18,12 @@ from pyramid_moa.config_file import load_config
 from pyramid_moa.errors import ConfigError
 from pyramid_moa.inference.gateway.json_logs import JsonFormatter
 from pyramid_moa.inference.gateway.merging import all_of, merged
-from pyramid_moa.inference.gateway.settings import Faults, GatewaySettings, Load
+from pyramid_moa.inference.gateway.settings import (
+    Faults,
+    GatewaySettings,
+    Load,
+    RequestLimits,
+)
 
 AGREE = {"a": says("#### 16"), "b": says("#### 16"), "oracle": says("#### 99")}
 
@@ -40,6 +46,44 @@ def test_past_the_queue_requests_are_told_to_come_back():
         assert refused.json()["error"]["type"] == "rate_limit_error"
         assert first.result().status_code == second.result().status_code == 200
         assert gateway.post(chat_body()).status_code == 200
+
+
+def test_past_the_queue_nothing_more_is_read_of_a_request():
+    slow = {"a": says("#### 16", delay_s=1.5), "b": says("#### 16"), "oracle": says("#### 99")}
+    settings = GatewaySettings(faults=QUICK, load=Load(max_concurrency=1, max_queue=0))
+    with running_gateway(slow, settings=settings) as gateway, ThreadPoolExecutor() as pool:
+        first = pool.submit(gateway.post, chat_body())
+        assert soon(gateway.servers["a"].started.is_set)
+        assert half_a_request(gateway).startswith(b"HTTP/1.1 429 ")
+        assert first.result().status_code == 200
+
+
+def half_a_request(gateway, begun=b""):
+    """What is told to who has sent a head, and no more than that of 1,000 bytes."""
+    host, port = gateway.root.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=10) as connection:
+        connection.sendall(
+            b"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\n"
+            b"content-type: application/json\r\ncontent-length: 1000\r\n\r\n" + begun
+        )
+        return connection.recv(65536)
+
+
+def test_bodies_together_are_bounded():
+    settings = GatewaySettings(
+        faults=QUICK, load=Load(bodies_bytes=1500), requests=RequestLimits(body_s=1.0)
+    )
+    with running_gateway(AGREE, settings=settings) as gateway, ThreadPoolExecutor() as pool:
+        large = chat_body("How many?" + " " * 1000)
+        assert gateway.post(large).status_code == 200
+        halves = [pool.submit(half_a_request, gateway, b"{" * 600) for _ in range(3)]
+        assert soon(lambda: any(half.done() for half in halves))
+        refused = gateway.post(large)
+        assert refused.status_code == 429
+        assert int(refused.headers["retry-after"]) >= 1
+        statuses = sorted(half.result().split()[1] for half in halves)
+        assert statuses == [b"408", b"408", b"429"]
+        assert gateway.post(large).status_code == 200
 
 
 def test_nobody_waits_for_ever_for_his_turn():
@@ -95,7 +139,9 @@ def test_metrics_count_what_has_happened():
     assert value(metrics, "pyramid_moa_escalations_total") == 3
     assert value(metrics, "pyramid_moa_p_ensemble_fails_count") == 4
     assert value(metrics, 'pyramid_moa_stage_seconds_count{stage="oracle"}') == 3
-    assert value(metrics, 'pyramid_moa_model_calls_total{model="a",result="answered"}') == 5
+    for model, calls in (("a", 5), ("b", 4), ("oracle", 3)):
+        answered = f'pyramid_moa_model_calls_total{{model="{model}",result="answered"}}'
+        assert value(metrics, answered) == calls
     assert value(metrics, 'pyramid_moa_first_byte_seconds_count{route="pyramid"}') == 1
     prompts = 7 * (4 * 2 + 3 + 1)
     assert value(metrics, 'pyramid_moa_tokens_total{kind="prompt"}') == prompts

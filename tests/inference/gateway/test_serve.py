@@ -8,13 +8,14 @@ import socket
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import httpx
 import openai
 import pyarrow.parquet as pq
 import pytest
-from faulty_server import faulty_server, soon
+from faulty_server import Reply, faulty_server, soon, stream_events
 from processes import free_port
 from running_gateway import KEY, QUICK, chat_body, running, says
 from served_program import program, write_pyramid
@@ -166,6 +167,40 @@ def test_what_is_under_way_is_finished_before_it_ends(slow_servers, tmp_path):
         assert all('"degraded":false' in reply.text for reply in replies)
         assert "data: [DONE]" in "".join(reply.text for reply in replies)
         assert process.wait(20) == 0
+
+
+def test_who_is_not_finished_in_time_is_told_so(tmp_path):
+    """Not cut off without a word: clients ask again, and of another gateway."""
+
+    def answer(request):
+        if request.body and request.body.get("stream"):
+            return Reply(events=stream_events("word " * 200, seconds=0.1))
+        return says("#### 99", delay_s=20.0)(request)
+
+    config = tmp_path / "serve.yaml"
+    config.write_text("load: {drain_s: 1}\n")
+    with faulty_server(answer) as server:
+        pyramid = write_pyramid(tmp_path, {"a": server.base_url, "oracle": server.base_url})
+        with (
+            program("--pyramid", str(pyramid), "--config", str(config)) as (process, url, logged),
+            ThreadPoolExecutor() as pool,
+        ):
+            bodies = [chat_body(model="oracle", stream=stream) for stream in (False, True)]
+            asked = [
+                pool.submit(httpx.post, f"{url}/chat/completions", json=body, timeout=20)
+                for body in bodies
+            ]
+            assert soon(lambda: server.under_way == 2)
+            process.send_signal(signal.SIGTERM)
+            whole, stream = [one.result() for one in asked]
+            assert process.wait(20) == 0
+    assert whole.status_code == 503
+    assert int(whole.headers["retry-after"]) >= 1
+    assert whole.json()["error"]["code"] == "gateway_ends"
+    last = stream.text.strip().splitlines()[-1].removeprefix("data: ")
+    assert json.loads(last)["error"]["code"] == "gateway_ends"
+    ends = [json.loads(line) for line in logged if '"gateway_ends"' in line]
+    assert sorted(end["status"] for end in ends) == [200, 503]
 
 
 @pytest.fixture(scope="module")

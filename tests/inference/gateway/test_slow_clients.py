@@ -2,17 +2,18 @@
 
 import json
 import socket
+import threading
 import time
 from dataclasses import dataclass
 
 import httpx
 import pytest
-from faulty_server import faulty_server, soon
-from running_gateway import chat_body, says
+from faulty_server import Reply, faulty_server, soon, stream_events
+from running_gateway import chat_body, running_gateway, says
 from served_program import program, write_pyramid
 
-from pyramid_moa.inference.gateway import bounded_http
-from pyramid_moa.inference.gateway.settings import RequestLimits
+from pyramid_moa.inference.gateway import app, bounded_http
+from pyramid_moa.inference.gateway.settings import Faults, GatewaySettings, Load, RequestLimits
 
 HEAD_S = BODY_S = 1.5
 # What a busy machine may take besides.
@@ -187,3 +188,42 @@ def test_who_reads_slowly_has_time_as_long_as_it_reads(monkeypatch, is_complete)
     # Half a head that comes meanwhile has to wait for that.
     assert not looked_at(connection, 104.9, unread=925)
     assert looked_at(connection, 105.0, unread=925)
+
+
+def reads_slowly(connection, stopped):
+    """Take a little of what comes, again and again."""
+    connection.settimeout(0.05)
+    while not stopped.wait(0.02):
+        try:
+            if not connection.recv(256):
+                return
+        except TimeoutError:
+            pass
+        except ConnectionResetError:
+            return
+
+
+def test_who_reads_a_stream_slowly_keeps_no_place_past_its_time(monkeypatch):
+    monkeypatch.setattr(app, "_SLOW_S", 0.5)
+    events = stream_events("", pieces=["x" * 100_000] * 300)
+    answers = {"a": says("x"), "b": says("x"), "oracle": lambda request: Reply(events=events)}
+    settings = GatewaySettings(
+        faults=Faults(retries=0, deadline_s=2.0), load=Load(max_concurrency=1, max_queue=0)
+    )
+    with running_gateway(answers, settings=settings) as gateway, socket.socket() as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+        host, port = gateway.root.removeprefix("http://").split(":")
+        connection.connect((host, int(port)))
+        body = json.dumps(chat_body(model="oracle", stream=True)).encode()
+        connection.sendall(HEAD + f"content-length: {len(body)}\r\n\r\n".encode() + body)
+        stopped = threading.Event()
+        reader = threading.Thread(target=reads_slowly, args=(connection, stopped))
+        reader.start()
+        try:
+            assert soon(lambda: "requests_in_progress 1.0" in gateway.get("/metrics").text)
+            assert gateway.post(chat_body()).status_code == 429
+            assert soon(lambda: 'status="499"' in gateway.get("/metrics").text, within_s=LATE_S)
+            assert gateway.post(chat_body(model="a")).status_code == 200
+        finally:
+            stopped.set()
+            reader.join()

@@ -28,6 +28,7 @@ from pyramid_moa.inference.gateway.api_request import (
     TextRequest,
     read_request,
 )
+from pyramid_moa.inference.gateway.bounded_http import CUT_OFF
 from pyramid_moa.inference.gateway.disconnects import ClientGoneError, unless_gone
 from pyramid_moa.inference.gateway.gated_answer import Opened
 from pyramid_moa.inference.gateway.gateway import Gateway
@@ -46,6 +47,10 @@ __all__ = ["build_app"]
 _log = logging.getLogger("pyramid_moa.gateway")
 # As nginx writes it: the client closed the request. Nobody is sent it; logs and metrics hold it.
 _GONE = 499
+# What a stream may take, past its own time, to be read.
+_SLOW_S = 5.0
+# After which another gateway, or this one again, may be there.
+_AGAIN_S = 5.0
 _JSON = "application/json"
 
 
@@ -136,6 +141,10 @@ async def _unexpected(request: Request, error: Exception) -> Response:
 
 def _fault() -> ApiError:
     return ApiError(500, "the gateway has a fault; its log says more", code="internal_error")
+
+
+def _ending() -> ApiError:
+    return ApiError(503, "the gateway ends; ask again", code="gateway_ends", retry_after_s=_AGAIN_S)
 
 
 def _json(
@@ -309,6 +318,37 @@ class _Account:
         }
 
 
+class _Reply:
+    """What goes out of an answer.
+
+    Attributes:
+        status: of it, as the metrics have it.
+    """
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send, account: _Account) -> None:
+        self.status = 500
+        self._begun = False
+        self._scope, self._receive, self._send = scope, receive, send
+        self._account = account
+
+    async def send(self, message: Any) -> None:  # noqa: ANN401 - a message of ASGI
+        if message["type"] == "http.response.start":
+            self.status, self._begun = message["status"], True
+        await self._send(message)
+
+    async def tell(self, error: ApiError) -> bool:
+        """Say what has gone wrong, if that can still be said."""
+        self._account.code = error.code
+        if not self._begun:
+            await _api_response(error)(self._scope, self._receive, self.send)
+            return True
+        if self._account.streamed:
+            # Nothing else can be told any more in a stream that has begun.
+            last = event(error.body())
+            await self.send({"type": "http.response.body", "body": last, "more_body": False})
+        return self._account.streamed
+
+
 class _Completions:
     """The ASGI application of one kind of completions."""
 
@@ -324,41 +364,29 @@ class _Completions:
         self, scope: Scope, receive: Receive, send: Send, traced: RequestStage
     ) -> None:
         account, started = _Account(), time.perf_counter()
-        status = 500
-        begun = False
-
-        async def sending(message: Any) -> None:  # noqa: ANN401 - a message of ASGI
-            nonlocal status, begun
-            if message["type"] == "http.response.start":
-                status, begun = message["status"], True
-            await send(message)
-
+        reply = _Reply(scope, receive, send, account)
         try:
-            await self._serve(scope, receive, sending, account)
+            await self._serve(scope, receive, reply.send, account)
         except (ClientGoneError, ClientDisconnect):
-            status = _GONE
+            reply.status = _GONE
         except ApiError as error:
-            account.code = error.code
-            await _api_response(error)(scope, receive, sending)
+            await reply.tell(error)
+        except asyncio.CancelledError:
+            # The gateway ends, and the request has not been finished in the time that it had.
+            if not await reply.tell(_ending()):
+                raise
         except Exception:
-            account.code = "internal_error"
             _log.exception("a request failed by a fault of the gateway's own")
-            if not begun:
-                await _api_response(_fault())(scope, receive, sending)
-            elif account.streamed:
-                # Nothing else can be told any more in a stream that has begun.
-                last = event(_fault().body())
-                await sending({"type": "http.response.body", "body": last, "more_body": False})
-            else:
+            if not await reply.tell(_fault()):
                 raise
         finally:
             seconds = time.perf_counter() - started
-            self._site.metrics.ended(account.model, account.route, status, seconds)
-            fields = {**account.fields(), "status": status, "seconds": round(seconds, 6)}
+            self._site.metrics.ended(account.model, account.route, reply.status, seconds)
+            fields = {**account.fields(), "status": reply.status, "seconds": round(seconds, 6)}
             if traced.trace_id is not None:
                 fields["trace_id"] = traced.trace_id
             traced.answered(
-                status=status,
+                status=reply.status,
                 model=account.model,
                 block=account.block or {},
                 usage=account.usage or {},
@@ -370,12 +398,13 @@ class _Completions:
         headers = Headers(scope=scope)
         self._site.door.check(headers)
         limits = self._site.settings.requests
-        body = await _read_body(
-            Request(scope, receive), most=limits.body_bytes, within_s=limits.body_s
-        )
-        request = read_request(self._kind, body)
-        async with self._site.generations.using() as gateway:
-            await self._answer(gateway, request, headers, (scope, receive, send), account)
+        with self._site.admission.body() as take:
+            body = await _read_body(
+                Request(scope, receive), most=limits.body_bytes, within_s=limits.body_s, take=take
+            )
+            request = read_request(self._kind, body)
+            async with self._site.generations.using() as gateway:
+                await self._answer(gateway, request, headers, (scope, receive, send), account)
 
     async def _answer(
         self,
@@ -409,14 +438,20 @@ class _Completions:
         async def stream() -> None:
             begun = time.perf_counter()
             parts = gateway.stream(request, plan, form, until=until, note=note)
-            async with self._site.admission.turn(until=until), aclosing(parts):
-                opened = await anext(parts)
-                assert isinstance(opened, Opened)
-                self._site.metrics.began(account.route, time.perf_counter() - begun)
-                await send(_stream_head({**opened.headers, "x-request-id": form.id}))
-                async for part in parts:
-                    assert isinstance(part, bytes)
-                    await send({"type": "http.response.body", "body": part, "more_body": True})
+            # Who reads more slowly than models write would keep its places as long as it likes.
+            cut_off = scope.get("extensions", {}).get(CUT_OFF, lambda: None)
+            too_slow = loop.call_at(until + _SLOW_S, cut_off)
+            try:
+                async with self._site.admission.turn(until=until), aclosing(parts):
+                    opened = await anext(parts)
+                    assert isinstance(opened, Opened)
+                    self._site.metrics.began(account.route, time.perf_counter() - begun)
+                    await send(_stream_head({**opened.headers, "x-request-id": form.id}))
+                    async for part in parts:
+                        assert isinstance(part, bytes)
+                        await send({"type": "http.response.body", "body": part, "more_body": True})
+            finally:
+                too_slow.cancel()
             await send({"type": "http.response.body", "body": b"", "more_body": False})
 
         await unless_gone(receive, stream() if request.stream else whole())
@@ -438,8 +473,16 @@ def _stream_head(headers: Mapping[str, str]) -> dict[str, Any]:
     return {"type": "http.response.start", "status": 200, "headers": raw}
 
 
-async def _read_body(request: Request, *, most: int, within_s: float) -> bytes:
+async def _read_body(
+    request: Request, *, most: int, within_s: float, take: Callable[[int], None]
+) -> bytes:
     """Read a body of JSON, no more of it than may come.
+
+    Args:
+        request: whose body it is.
+        most: bytes of it.
+        within_s: seconds until it has to be there.
+        take: told the size of each part; what it raises ends the reading.
 
     Raises:
         ApiError: it is said to be something else, is too large, or takes too long.
@@ -463,6 +506,7 @@ async def _read_body(request: Request, *, most: int, within_s: float) -> bytes:
                 size += len(piece)
                 if size > most:
                     raise too_large
+                take(len(piece))
                 pieces.append(piece)
     except TimeoutError:
         raise ApiError(408, "the request took too long to come", code="timeout") from None

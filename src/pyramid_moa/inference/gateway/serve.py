@@ -19,11 +19,13 @@ from pyramid_moa.config_file import load_config
 from pyramid_moa.data_prep.pyramid import Pyramid
 from pyramid_moa.errors import ConfigError
 from pyramid_moa.inference.gate import Gate
+from pyramid_moa.inference.gateway.accepting import Acceptor
 from pyramid_moa.inference.gateway.access import check_bind, read_admin_keys, read_keys
 from pyramid_moa.inference.gateway.app import build_app
-from pyramid_moa.inference.gateway.bounded_http import bounded_http
+from pyramid_moa.inference.gateway.bounded_http import BoundedHttp, bounded_http
 from pyramid_moa.inference.gateway.gateway import forgiving
 from pyramid_moa.inference.gateway.json_logs import log_as_json
+from pyramid_moa.inference.gateway.open_files import raise_open_files
 from pyramid_moa.inference.gateway.settings import GatewaySettings, Load
 from pyramid_moa.inference.gateway.tracing import open_tracing
 from pyramid_moa.router_model.policy import PolicyKind
@@ -33,6 +35,8 @@ __all__ = ["serve"]
 _KEEP_ALIVE_S = 75
 # Python's own 5 ms are what the loop would wait for the interpreter while a thread scores answers.
 _SWITCH_S = 0.0005
+# Of the files that may be open, connections of clients; the others are for what models are asked.
+_CLIENTS_SHARE = 0.5
 
 
 def serve(
@@ -103,10 +107,11 @@ def serve(
             retired=_settle,
             tracing=tracing,
         )
+        http = bounded_http(settings.requests)
         server = _Server(
             uvicorn.Config(
                 app,
-                http=bounded_http(settings.requests),
+                http=http,
                 loop="uvloop",
                 ws="none",
                 lifespan="on",
@@ -117,6 +122,7 @@ def serve(
                 # Whole seconds: less than one would be none at all.
                 timeout_graceful_shutdown=math.ceil(settings.load.drain_s),
             ),
+            http=http,
             when_up=lambda: show(f"serving {_address(listener)}"),
             reload=app.state.reload,
         )
@@ -147,20 +153,46 @@ class _Server(uvicorn.Server):
         self,
         config: uvicorn.Config,
         *,
+        http: type[BoundedHttp],
         when_up: Callable[[], None],
         reload: Callable[[], Awaitable[None]],
     ) -> None:
         super().__init__(config)
+        self._http = http
+        self._acceptors: list[Acceptor] = []
         self._when_up = when_up
         self._reload = reload
         self._reloads: set[asyncio.Task[None]] = set()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
+        # It listens to none of them: that is done by ours.
+        await super().startup(sockets=[])
         if self.started:
             _settle()
+            most = max(1, int(_CLIENTS_SHARE * raise_open_files()))
+            self._acceptors = [self._acceptor(own, most=most) for own in sockets or ()]
             asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._hang_up)
             self._when_up()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        for acceptor in self._acceptors:
+            acceptor.close()
+        await super().shutdown(sockets)
+
+    def _acceptor(self, listener: socket.socket, *, most: int) -> Acceptor:
+        connections = self.server_state.connections
+
+        def protocol() -> BoundedHttp:
+            return self._http(self.config, self.server_state, self.lifespan.state)
+
+        def make_room() -> None:
+            for connection in list(connections):
+                if isinstance(connection, BoundedHttp):
+                    connection.leave_if_resting()
+
+        return Acceptor(
+            listener, protocol=protocol, connections=connections, most=most, make_room=make_room
+        )
 
     def _hang_up(self) -> None:
         task = asyncio.ensure_future(self._reload_quietly())

@@ -100,12 +100,14 @@ class Load:
         max_concurrency: requests that are worked on at once.
         max_queue: requests that may wait for their turn; one more gets 429.
         queue_wait_s: the longest wait, in seconds; then 429.
+        bodies_bytes: of the bodies of all requests that are here, read or half read; more gets 429.
         drain_s: after SIGTERM, seconds that requests under way have to finish.
     """
 
     max_concurrency: int = 256
     max_queue: int = 512
     queue_wait_s: float = 10.0
+    bodies_bytes: int = 512 * 1024**2
     drain_s: float = 120.0
 
     def __post_init__(self) -> None:
@@ -121,6 +123,7 @@ class Load:
                 ("max_concurrency", "1 or more", self.max_concurrency, self.max_concurrency >= 1),
                 ("max_queue", "0 or more", self.max_queue, self.max_queue >= 0),
                 ("queue_wait_s", seconds, self.queue_wait_s, _is_span(self.queue_wait_s)),
+                ("bodies_bytes", "1 or more", self.bodies_bytes, self.bodies_bytes >= 1),
                 ("drain_s", seconds, self.drain_s, _is_span(self.drain_s)),
             ],
         )
