@@ -3,11 +3,13 @@
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from pyramid_moa.backends import Sampling
 from pyramid_moa.backends.openai_chunks import Piece
 from pyramid_moa.errors import ConfigError
+from pyramid_moa.inference.budget import Budget
 from pyramid_moa.inference.gateway.api_error import ApiError, bad_request, unavailable
 from pyramid_moa.inference.gateway.explanation import (
     gated_block,
@@ -66,20 +68,28 @@ class _Run:
 
     question: str
     sampling: Sampling
+    budget: Budget
     choices: tuple[int, ...]
 
 
 def _runs(plan: Gated) -> list[_Run]:
     """Each answer a way of its own; greedy ones to the same question are one and the same."""
+    is_greedy = plan.sampling.temperature == 0
+    budget = plan.budget
+    if budget.max_usd is not None:
+        # They go on at once: what one leaves comes too late for the others. Time they share.
+        ways = len(plan.questions) * (1 if is_greedy else plan.n)
+        budget = replace(budget, max_usd=budget.max_usd / ways)
     runs = []
     for place, question in enumerate(plan.questions):
         numbers = range(place * plan.n, (place + 1) * plan.n)
-        if plan.sampling.temperature == 0:
-            runs.append(_Run(question=question, sampling=plan.sampling, choices=tuple(numbers)))
+        own = partial(_Run, question=question, budget=budget)
+        if is_greedy:
+            runs.append(own(sampling=plan.sampling, choices=tuple(numbers)))
             continue
         for offset, number in enumerate(numbers):
             sampling = replace(plan.sampling, seed=seed_of(plan.sampling, offset))
-            runs.append(_Run(question=question, sampling=sampling, choices=(number,)))
+            runs.append(own(sampling=sampling, choices=(number,)))
     return runs
 
 
@@ -91,7 +101,7 @@ def _taken(
         models,
         run.question,
         run.sampling,
-        budget=plan.budget,
+        budget=run.budget,
         until=until,
         is_cut=plan.is_cut,
         live=live,
