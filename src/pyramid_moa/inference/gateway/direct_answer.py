@@ -49,7 +49,7 @@ class Sent:
         self._request = request
         # Of models that broke off: name, tokens of prompt and answer, US dollars.
         self._lost: list[tuple[str, int, int, float]] = []
-        self._ended: dict[object, object] = {}
+        self._ended: dict[int, object] = {}
         self._wanted = answers_wanted(request)
 
     @property
@@ -114,7 +114,9 @@ class Sent:
             if any(value for name, value in own.items() if name not in _TEXTUAL):
                 self.is_plain = False
             if reason := choice.get("finish_reason"):
-                self._ended[choice.get("index", 0)] = reason
+                # Servers have been seen to give anything: what is no number is the only one.
+                index = choice.get("index")
+                self._ended[index if isinstance(index, int) else 0] = reason
 
 
 async def direct_whole(
