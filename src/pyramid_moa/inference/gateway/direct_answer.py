@@ -16,7 +16,7 @@ from pyramid_moa.inference.gateway.gated_answer import Note, Opened, Whole
 from pyramid_moa.inference.gateway.merging import all_of
 from pyramid_moa.inference.gateway.question import plain_texts, seed_of
 from pyramid_moa.inference.gateway.reply import DONE, ReplyForm, event
-from pyramid_moa.inference.gateway.spending import Bill
+from pyramid_moa.inference.gateway.spending import Bill, prompt_characters
 from pyramid_moa.inference.gateway.upstream import piece_of
 
 __all__ = ["BrokenOffError", "Sent", "direct_stream", "direct_whole", "local_stream"]
@@ -32,7 +32,7 @@ class BrokenOffError(ApiError):
 
 
 class Sent:
-    """What of a streamed answer has gone out.
+    """What of an answer has gone out, and what was paid for that could not.
 
     Attributes:
         opened: anything at all.
@@ -47,7 +47,7 @@ class Sent:
         self.characters = self.void = 0
         self.is_plain = answers_wanted(request) == 1
         self._request = request
-        # Of models that broke off: name, tokens of prompt and answer, US dollars.
+        # Of models that broke off or gave no answer: name, tokens of prompt and answer, US dollars.
         self._lost: list[tuple[str, int, int, float]] = []
         self._ended: dict[int, object] = {}
         self._wanted = answers_wanted(request)
@@ -126,6 +126,7 @@ async def direct_whole(
     *,
     until: float,
     note: Note,
+    sent: Sent,
 ) -> Whole:
     """Answer when all of it is there.
 
@@ -135,22 +136,25 @@ async def direct_whole(
     limit_s = model.patience * (until - asyncio.get_running_loop().time())
     if not model.upstream.is_served:
         return await _local_whole(
-            model, request, form, until=until, limit_s=limit_s, note=note, sent=Sent(request)
+            model, request, form, until=until, limit_s=limit_s, note=note, sent=sent
         )
     relayed = model.relayed(request)
     try:
         reply = await model.upstream.relay(_path(request), relayed, until=until, limit_s=limit_s)
     except RelayError as error:
         raise _explained(error) from error
-    if not _is_answer(reply, chat=form.chat):
-        raise unavailable(f"{model.name} gave something else than an answer")
     counts = _counts(reply)
-    sent = Sent(request)
+    if not _is_answer(reply, chat=form.chat):
+        bill = Bill()
+        bill.begin(prompt_characters(relayed))
+        bill.answered(counts)
+        sent.lose(model, bill)
+        raise unavailable(f"{model.name} gave something else than an answer")
     shown = form.own(_shown(reply), chunk=False)
     sent.add(shown)
-    block = model.block(counts, None, request=request, reasons=sent.reasons)
-    note(block, known_counts(counts))
-    body = {**shown, "usage": counts or None, "pyramid": block}
+    block, usage = sent.block_of(model, counts), sent.counts_of(counts)
+    note(block, usage)
+    body = {**shown, "usage": {**counts, **usage} or None, "pyramid": block}
     return Whole(body=body, headers=pyramid_headers(block))
 
 

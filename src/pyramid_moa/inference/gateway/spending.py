@@ -48,6 +48,11 @@ class Bill:
             self.prompt_tokens = 0
         self._count(outcome.prompt_tokens, outcome.completion_tokens)
 
+    def answered(self, usage: object) -> None:
+        """All of an answer has come, and what its server says of the tokens."""
+        self.result = "answered"
+        self.take_usage(usage)
+
     def take_usage(self, usage: object) -> None:
         """Note what a server says of the tokens, which may be anything."""
         if isinstance(usage, dict):

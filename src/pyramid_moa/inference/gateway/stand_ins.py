@@ -37,9 +37,10 @@ async def first_whole(
         ApiError: none of them does; it is the first one's, whose answer was due.
     """
     error: ApiError | None = None
+    sent = Sent(request)
     for model in models:
         try:
-            return await direct_whole(model, request, form, until=until, note=note)
+            return await direct_whole(model, request, form, until=until, note=note, sent=sent)
         except ApiError as failed:
             error = _to_tell(failed, error)
         if is_over(until):

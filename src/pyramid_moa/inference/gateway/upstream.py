@@ -189,8 +189,7 @@ class Upstream:
                 except RelayError:
                     bill.take(_NOTHING)
                     raise
-                bill.result = "answered"
-                bill.take_usage(reply.get("usage"))
+                bill.answered(reply.get("usage"))
                 return reply
 
         try:
