@@ -12,12 +12,16 @@ from functools import partial
 import httpx
 import pytest
 from faulty_server import Reply, faulty_server, soon
-from running_gateway import KEY, chat_body, says
+from running_gateway import KEY, chat_body, fails, running_gateway, says
 from served_program import program, write_pyramid
 
 from pyramid_moa.errors import ConfigError
+from pyramid_moa.inference.gateway.gateway import Gateway
 from pyramid_moa.inference.gateway.generations import Generations
+from pyramid_moa.inference.gateway.metrics import Metrics
 from pyramid_moa.inference.gateway.serve import _settle
+from pyramid_moa.inference.gateway.settings import GatewaySettings
+from pyramid_moa.inference.gateway.upstream import Upstream
 
 ADMIN = "admin-key-0123456789-abcdef"
 
@@ -175,6 +179,51 @@ class _Gateway:
 
     async def close(self):
         await asyncio.sleep(0)
+
+
+class _Stuck(_Gateway):
+    async def close(self):
+        raise OSError("a connection that can't be closed")
+
+
+def test_models_are_closed_whatever_becomes_of_their_connections(caplog):
+    first, second, told = _Gate(), _Gate(), threading.Event()
+
+    async def ends():
+        generations = Generations(first, _Stuck, retired=told.set)
+        await generations.swap(lambda: second)
+        with pytest.raises(OSError, match="a connection"):
+            await generations.close()
+
+    asyncio.run(asyncio.wait_for(ends(), 20))
+    assert first.closed.is_set()
+    assert second.closed.is_set()
+    assert told.is_set()
+    assert "could not be closed" in caplog.text
+
+
+def test_who_looks_after_the_models_is_gone_before_their_connections(monkeypatch):
+    looked = []
+
+    async def looks(gate):
+        gateway = Gateway(gate, GatewaySettings(), Metrics())
+        close = Upstream.close
+
+        async def noted(upstream):
+            looked.append(gateway._checked[1].done())
+            await close(upstream)
+
+        monkeypatch.setattr(Upstream, "close", noted)
+        asked = asyncio.ensure_future(gateway.states())
+        await asyncio.sleep(0.05)
+        await gateway.close()
+        with pytest.raises(asyncio.CancelledError):
+            await asked
+
+    slow = fails(Reply(body={"data": [{"id": "m"}]}, delay_s=20.0))
+    with running_gateway({"a": slow, "oracle": slow}) as gateway:
+        asyncio.run(asyncio.wait_for(looks(gateway.gate), 20))
+        assert looked == [True, True]
 
 
 def test_a_fault_while_files_are_read_is_logged_and_changes_nothing(caplog):

@@ -169,7 +169,9 @@ class Gateway:
     async def close(self) -> None:
         """Close what is the gateway's own."""
         if self._checked is not None:
+            # Whoever still looks does so through clients that are closed below.
             self._checked[1].cancel()
+            await asyncio.gather(self._checked[1], return_exceptions=True)
         await self.audit.close()
         for upstream in self._upstreams.values():
             await upstream.close()

@@ -27,8 +27,11 @@ class _Generation:
     async def close(self) -> None:
         """Wait for its last request, then close everything of it."""
         await self.idle.wait()
-        await self.gateway.close()
-        await asyncio.to_thread(self.gate.close)
+        try:
+            await self.gateway.close()
+        finally:
+            # Its models take memory as long as they are there.
+            await asyncio.to_thread(self.gate.close)
 
 
 class Generations:
@@ -133,4 +136,7 @@ class Generations:
         """Close all of them, when no request is left and nothing is loaded any more."""
         self._is_closed = True
         async with self._swapping:
-            await asyncio.gather(*self._retiring, self._current.close())
+            try:
+                await self._current.close()
+            finally:
+                await asyncio.gather(*self._retiring)
