@@ -189,7 +189,8 @@ def test_where_both_tries_fail_the_call_fails():
 def test_a_second_try_waits_for_the_first_to_begin():
     def answer(request):
         slow = "slow" in request.prompt
-        return Reply(body=chat_reply("8"), delay_s=1.5 if slow else 0.0)
+        # The last keeps its place until both others are done: no second try of theirs begins.
+        return Reply(body=chat_reply("8"), delay_s=1.5 if slow else 0.5)
 
     async def work(upstream):
         asked = [
