@@ -174,6 +174,8 @@ class _Gate:
 
 
 class _Gateway:
+    has_own_models = False
+
     def __init__(self, gate):
         self.gate = gate
 
@@ -291,6 +293,62 @@ def test_what_is_loaded_when_the_end_comes_is_closed(is_given_up):
     asyncio.run(asyncio.wait_for(ends(), 20))
     assert first.closed.is_set()
     assert fresh.closed.is_set()
+
+
+class _OwnModels(_Gateway):
+    has_own_models = True
+
+
+def test_reloads_that_come_while_one_waits_are_one():
+    opened, loads, go_on = [], threading.Event(), threading.Event()
+
+    def slow():
+        opened.append(_Gate())
+        loads.set()
+        assert go_on.wait(20)
+        return opened[-1]
+
+    async def reloads():
+        generations = Generations(_Gate(), _Gateway)
+        under_way = asyncio.ensure_future(generations.swap(slow))
+        await asyncio.to_thread(loads.wait, 20)
+        late = [asyncio.ensure_future(generations.swap(slow)) for _ in range(5)]
+        await asyncio.sleep(0.05)
+        late[0].cancel()  # whoever else waits still gets it
+        go_on.set()
+        await asyncio.gather(under_way, *late[1:])
+        assert len(opened) == 2
+        assert generations.now.gate is opened[-1]
+        await generations.swap(slow)
+        assert len(opened) == 3
+        await generations.close()
+
+    asyncio.run(asyncio.wait_for(reloads(), 20))
+    assert all(gate.closed.is_set() for gate in opened)
+
+
+@pytest.mark.parametrize(("build", "most"), [(_OwnModels, 2), (_Gateway, 3)])
+def test_models_of_this_process_are_there_twice_at_most(build, most):
+    gates = []
+
+    def fresh():
+        gates.append(_Gate())
+        return gates[-1]
+
+    async def reloads():
+        generations = Generations(fresh(), build)
+        async with generations.using():
+            await generations.swap(fresh)
+            again = asyncio.ensure_future(generations.swap(fresh))
+            await asyncio.wait([again], timeout=0.2)
+            assert len(gates) == most
+            assert not gates[0].closed.is_set()
+        await again
+        assert len(gates) == 3
+        await generations.close()
+
+    asyncio.run(asyncio.wait_for(reloads(), 20))
+    assert all(gate.closed.is_set() for gate in gates)
 
 
 class _Thing:
