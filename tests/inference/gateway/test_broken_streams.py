@@ -101,6 +101,28 @@ def test_who_takes_over_adds_to_what_the_oracle_took():
         assert metric(gateway, "cost_usd_total") == pytest.approx(usd)
 
 
+def test_who_takes_over_may_say_what_is_left_of_the_money():
+    with behind(breaks_off(), fallback_oracle="spare") as gateway:
+        body = chat_body(messages=TURNS, stream=True, pyramid={"max_cost_usd": 0.01})
+        longest = []
+        for model in ("spare", "pyramid"):
+            assert gateway.post({**body, "model": model}).status_code == 200
+            longest.append(gateway.servers["spare"].requests[-1].body["max_tokens"])
+        characters = sum(len(turn["content"]) for turn in TURNS)
+        lost = (SAID + round(characters / 4)) * 1e-5
+        assert longest[0] - longest[1] == pytest.approx(lost / 2e-5, abs=1)
+
+
+# Of which the oracle takes the half or more: too little for the dearer one even before, or after.
+@pytest.mark.parametrize("usd", [8e-4, 1.2e-3])
+def test_nobody_takes_over_whom_nothing_is_left_for(usd):
+    with behind(breaks_off(), fallback_oracle="spare") as gateway:
+        told = gateway.post(chat_body(messages=TURNS, stream=True, pyramid={"max_cost_usd": usd}))
+        assert last_of(told)["error"]["code"] == "no_model_available"
+        assert "fallback" not in told.text
+        assert not [r for r in gateway.servers["spare"].requests if r.body]
+
+
 @pytest.mark.parametrize("usage", [None, {"prompt_tokens": 1000, "completion_tokens": 1000}])
 def test_who_stands_in_adds_to_what_a_whole_reply_took_that_is_no_answer(usage):
     def no_answer(request):

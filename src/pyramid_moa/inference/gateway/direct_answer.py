@@ -67,6 +67,11 @@ class Sent:
         """Numbers of the answers that have not."""
         return [index for index in range(self._wanted) if index not in self._ended]
 
+    @property
+    def lost_usd(self) -> float:
+        """What those took that give no answer."""
+        return sum(usd for *_, usd in self._lost)
+
     def block_of(
         self, model: DirectModel, usage: Mapping[str, Any], *, seconds: float | None = None
     ) -> dict[str, Any]:
@@ -76,8 +81,7 @@ class Sent:
             block["void_characters"] = self.void
         if self._lost:
             # What was said in vain is paid for all the same.
-            lost = sum(usd for *_, usd in self._lost)
-            block["cost_usd"] = (block["cost_usd"] or 0.0) + lost
+            block["cost_usd"] = (block["cost_usd"] or 0.0) + self.lost_usd
             names = [name for name, *_ in self._lost if name != model.name]
             block["models_called"] = [*names, model.name]
         return block
