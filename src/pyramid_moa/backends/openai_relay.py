@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from contextlib import aclosing
-from typing import cast
+from typing import Any, cast
 
 from pyramid_moa.backends.model_spec import ModelSpec
 from pyramid_moa.backends.openai_endpoint import endpoint_of
@@ -16,6 +16,8 @@ __all__ = ["OpenAIRelay", "RelayError"]
 _CHECK_S = 5.0
 # A stream says its own length only in its end: with what surrounds each token, no answer is longer.
 _MOST_BYTES = 128 << 20
+# Objects and lists in one another: what is nested deeper can be read, and not be written again.
+_DEEPEST = 100
 # Servers know one name or the other for the most tokens of an answer; clients send either.
 _LIMITS = ("max_completion_tokens", "max_tokens")
 _Object = dict[str, object]
@@ -93,7 +95,7 @@ class OpenAIRelay:
         """
         body = self._body(request)
         try:
-            reply = read_json(await self._client.post(path, lambda: json_body(body)))
+            reply = _read(await self._client.post(path, lambda: json_body(body)))
         except (ServerError, BackendError, ValueError, RecursionError) as error:
             raise self._explained(error, request) from error
         if not isinstance(reply, dict) or not isinstance(reply.get("choices"), list):
@@ -188,13 +190,34 @@ class OpenAIRelay:
         )
 
 
+def _read(data: bytes) -> object:
+    """Read what is handed on.
+
+    Raises:
+        BackendError: it is no JSON, or none that could be.
+    """
+    value = read_json(data)
+    # So few brackets can't be too deep, and a stream's chunks have no more.
+    if data.count(b"{") + data.count(b"[") > _DEEPEST and _is_too_deep(value):
+        raise BackendError(f"expected at most {_DEEPEST} levels, found more", can_retry=True)
+    return value
+
+
+def _is_too_deep(value: object) -> bool:
+    level: list[Any] = [value]
+    for _ in range(_DEEPEST):
+        own = [outer.values() if isinstance(outer, dict) else outer for outer in level]
+        level = [inner for values in own for inner in values if isinstance(inner, dict | list)]
+    return bool(level)
+
+
 def _chunk(data: bytes) -> _Object:
     """Read what an event of a stream holds.
 
     Raises:
         BackendError: it is an error, or no chunk of an answer.
     """
-    chunk = read_json(data)
+    chunk = _read(data)
     if not isinstance(chunk, dict):
         raise BackendError("expected chunks that are JSON objects", can_retry=True)
     if error := chunk.get("error"):

@@ -1,4 +1,4 @@
-"""Streams that end before their end: what they cost, and whose fault it is."""
+"""Answers that break off or are none: what they cost, and whose fault it is."""
 
 import asyncio
 import json
@@ -99,6 +99,48 @@ def test_who_takes_over_adds_to_what_the_oracle_took():
         usd = (SAID + prompt - 7) * 1e-5 + (spares + 7) * 2e-5
         assert why["cost_usd"] == pytest.approx(usd)
         assert metric(gateway, "cost_usd_total") == pytest.approx(usd)
+
+
+def test_who_takes_over_may_say_what_is_left_of_the_money():
+    with behind(breaks_off(), fallback_oracle="spare") as gateway:
+        body = chat_body(messages=TURNS, stream=True, pyramid={"max_cost_usd": 0.01})
+        longest = []
+        for model in ("spare", "pyramid"):
+            assert gateway.post({**body, "model": model}).status_code == 200
+            longest.append(gateway.servers["spare"].requests[-1].body["max_tokens"])
+        characters = sum(len(turn["content"]) for turn in TURNS)
+        lost = (SAID + round(characters / 4)) * 1e-5
+        assert longest[0] - longest[1] == pytest.approx(lost / 2e-5, abs=1)
+
+
+# Of which the oracle takes the half or more: too little for the dearer one even before, or after.
+@pytest.mark.parametrize("usd", [8e-4, 1.2e-3])
+def test_nobody_takes_over_whom_nothing_is_left_for(usd):
+    with behind(breaks_off(), fallback_oracle="spare") as gateway:
+        told = gateway.post(chat_body(messages=TURNS, stream=True, pyramid={"max_cost_usd": usd}))
+        assert last_of(told)["error"]["code"] == "no_model_available"
+        assert "fallback" not in told.text
+        assert not [r for r in gateway.servers["spare"].requests if r.body]
+
+
+@pytest.mark.parametrize("usage", [None, {"prompt_tokens": 1000, "completion_tokens": 1000}])
+def test_who_stands_in_adds_to_what_a_whole_reply_took_that_is_no_answer(usage):
+    def no_answer(request):
+        return Reply(body={"choices": [{"index": 0, "finish_reason": "stop"}], "usage": usage})
+
+    with behind(no_answer, fallback_oracle="spare") as gateway:
+        told = gateway.post(chat_body(messages=TURNS)).json()
+        why = told["pyramid"]
+        assert why["models_called"] == ["oracle", "spare"]
+        # Of a prompt that nobody has counted, a token for four characters.
+        characters = sum(len(turn["content"]) for turn in TURNS)
+        lost = sum(usage.values()) if usage else round(characters / 4)
+        own = 7 + len("they have 16") + 1
+        assert told["usage"]["total_tokens"] == lost + own
+        assert why["cost_usd"] == pytest.approx(lost * 1e-5 + own * 2e-5)
+        assert metric(gateway, "cost_usd_total") == pytest.approx(why["cost_usd"])
+        paid = metric(gateway, 'model_cost_usd_total{model="oracle",result="answered"}')
+        assert paid == pytest.approx(lost * 1e-5)
 
 
 def test_a_stream_that_nobody_finishes_is_counted():

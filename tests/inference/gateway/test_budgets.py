@@ -81,6 +81,28 @@ def test_an_oracle_that_there_is_no_money_for_is_not_asked_to_help_out():
         assert enough.pyramid["answered_by"] == "oracle"
 
 
+ASKED = "x" * 40
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    ("own", "ways"),
+    [
+        ({"prompt": [ASKED] * 4}, 4),
+        ({"prompt": ASKED, "n": 4, "temperature": 1.0}, 4),
+        ({"prompt": ASKED, "n": 4, "temperature": 0.0}, 1),
+    ],
+)
+def test_a_price_is_that_of_all_answers_to_a_request(own, ways, stream):
+    # Each of 10 tokens at 1 USD a million, by every member.
+    with behind(says("#### 99"), b=says("#### 16")) as gateway:
+        for usd, asked in ((1.5e-5, 0), (2.5e-5, ways)):
+            budget = {"max_cost_usd": usd * ways}
+            body = {"model": "pyramid", **own, "stream": stream, "pyramid": budget}
+            assert gateway.post(body, "/v1/completions").status_code == 200
+            assert len(gateway.servers["b"].requests) == asked
+
+
 def test_a_text_that_is_under_way_ends_where_it_is():
     with behind(fails(STALLS)) as gateway:
         chunks = gateway.stream(extra_body=CUT, stream_options={"include_usage": True})

@@ -51,6 +51,47 @@ def test_an_odd_logprob_of_a_server_does_no_harm():
         assert told.json()["choices"][0]["logprobs"]["content"][0]["logprob"] is None
 
 
+def streamed_or_whole(levels=0, **choice):
+    """A server whose answer has odd fields in its choice, some nested, however it is asked."""
+
+    def text(body):
+        return json.dumps(body).replace('"nested"', "[" * levels + "]" * levels)
+
+    def answer(request):
+        if request.body is None:
+            return {"data": [{"id": "m"}]}
+        if not request.body.get("stream"):
+            return Reply(body=text(chat_reply("#### 99", **choice)).encode())
+        *chunks, usage, done = stream_events("#### 99")
+        for _, chunk in chunks:
+            chunk["choices"][0] |= choice
+        return Reply(events=[*((0.0, text(chunk)) for _, chunk in chunks), usage, done])
+
+    return answer
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("index", [[0], {}, "0", None])
+def test_an_index_that_is_no_number_is_that_of_the_only_answer(index, stream):
+    with running_gateway({**MEMBERS, "oracle": streamed_or_whole(index=index)}) as gateway:
+        told = gateway.post(chat_body(model="oracle", stream=stream))
+        assert told.status_code == 200
+        assert '"error"' not in told.text
+        assert '"finish_reason":"stop"' in told.text
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(("levels", "answered_by"), [(97, "oracle"), (98, "a"), (1000, "a")])
+def test_what_is_nested_too_deeply_to_be_handed_on_is_no_answer(levels, answered_by, stream):
+    turns = [{"role": role, "content": "And two?"} for role in ("user", "assistant", "user")]
+    answer = streamed_or_whole(levels, odd="nested")
+    with running_gateway({**MEMBERS, "oracle": answer}) as gateway:
+        told = gateway.post(chat_body(messages=turns, stream=stream))
+        assert told.status_code == 200
+        assert told.headers["x-pyramid-answered-by"] == answered_by
+        assert '"error"' not in told.text
+
+
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_prompt_that_every_model_refuses_is_the_clients_to_mend(stream):
     refuses = odd(None)

@@ -12,12 +12,16 @@ from functools import partial
 import httpx
 import pytest
 from faulty_server import Reply, faulty_server, soon
-from running_gateway import KEY, chat_body, says
+from running_gateway import KEY, chat_body, fails, running_gateway, says
 from served_program import program, write_pyramid
 
 from pyramid_moa.errors import ConfigError
+from pyramid_moa.inference.gateway.gateway import Gateway
 from pyramid_moa.inference.gateway.generations import Generations
+from pyramid_moa.inference.gateway.metrics import Metrics
 from pyramid_moa.inference.gateway.serve import _settle
+from pyramid_moa.inference.gateway.settings import GatewaySettings
+from pyramid_moa.inference.gateway.upstream import Upstream
 
 ADMIN = "admin-key-0123456789-abcdef"
 
@@ -170,11 +174,58 @@ class _Gate:
 
 
 class _Gateway:
+    has_own_models = False
+
     def __init__(self, gate):
         self.gate = gate
 
     async def close(self):
         await asyncio.sleep(0)
+
+
+class _Stuck(_Gateway):
+    async def close(self):
+        raise OSError("a connection that can't be closed")
+
+
+def test_models_are_closed_whatever_becomes_of_their_connections(caplog):
+    first, second, told = _Gate(), _Gate(), threading.Event()
+
+    async def ends():
+        generations = Generations(first, _Stuck, retired=told.set)
+        await generations.swap(lambda: second)
+        with pytest.raises(OSError, match="a connection"):
+            await generations.close()
+
+    asyncio.run(asyncio.wait_for(ends(), 20))
+    assert first.closed.is_set()
+    assert second.closed.is_set()
+    assert told.is_set()
+    assert "could not be closed" in caplog.text
+
+
+def test_who_looks_after_the_models_is_gone_before_their_connections(monkeypatch):
+    looked = []
+
+    async def looks(gate):
+        gateway = Gateway(gate, GatewaySettings(), Metrics())
+        close = Upstream.close
+
+        async def noted(upstream):
+            looked.append(gateway._checked[1].done())
+            await close(upstream)
+
+        monkeypatch.setattr(Upstream, "close", noted)
+        asked = asyncio.ensure_future(gateway.states())
+        await asyncio.sleep(0.05)
+        await gateway.close()
+        with pytest.raises(asyncio.CancelledError):
+            await asked
+
+    slow = fails(Reply(body={"data": [{"id": "m"}]}, delay_s=20.0))
+    with running_gateway({"a": slow, "oracle": slow}) as gateway:
+        asyncio.run(asyncio.wait_for(looks(gateway.gate), 20))
+        assert looked == [True, True]
 
 
 def test_a_fault_while_files_are_read_is_logged_and_changes_nothing(caplog):
@@ -242,6 +293,62 @@ def test_what_is_loaded_when_the_end_comes_is_closed(is_given_up):
     asyncio.run(asyncio.wait_for(ends(), 20))
     assert first.closed.is_set()
     assert fresh.closed.is_set()
+
+
+class _OwnModels(_Gateway):
+    has_own_models = True
+
+
+def test_reloads_that_come_while_one_waits_are_one():
+    opened, loads, go_on = [], threading.Event(), threading.Event()
+
+    def slow():
+        opened.append(_Gate())
+        loads.set()
+        assert go_on.wait(20)
+        return opened[-1]
+
+    async def reloads():
+        generations = Generations(_Gate(), _Gateway)
+        under_way = asyncio.ensure_future(generations.swap(slow))
+        await asyncio.to_thread(loads.wait, 20)
+        late = [asyncio.ensure_future(generations.swap(slow)) for _ in range(5)]
+        await asyncio.sleep(0.05)
+        late[0].cancel()  # whoever else waits still gets it
+        go_on.set()
+        await asyncio.gather(under_way, *late[1:])
+        assert len(opened) == 2
+        assert generations.now.gate is opened[-1]
+        await generations.swap(slow)
+        assert len(opened) == 3
+        await generations.close()
+
+    asyncio.run(asyncio.wait_for(reloads(), 20))
+    assert all(gate.closed.is_set() for gate in opened)
+
+
+@pytest.mark.parametrize(("build", "most"), [(_OwnModels, 2), (_Gateway, 3)])
+def test_models_of_this_process_are_there_twice_at_most(build, most):
+    gates = []
+
+    def fresh():
+        gates.append(_Gate())
+        return gates[-1]
+
+    async def reloads():
+        generations = Generations(fresh(), build)
+        async with generations.using():
+            await generations.swap(fresh)
+            again = asyncio.ensure_future(generations.swap(fresh))
+            await asyncio.wait([again], timeout=0.2)
+            assert len(gates) == most
+            assert not gates[0].closed.is_set()
+        await again
+        assert len(gates) == 3
+        await generations.close()
+
+    asyncio.run(asyncio.wait_for(reloads(), 20))
+    assert all(gate.closed.is_set() for gate in gates)
 
 
 class _Thing:

@@ -189,7 +189,8 @@ def test_where_both_tries_fail_the_call_fails():
 def test_a_second_try_waits_for_the_first_to_begin():
     def answer(request):
         slow = "slow" in request.prompt
-        return Reply(body=chat_reply("8"), delay_s=1.5 if slow else 0.0)
+        # The last keeps its place until both others are done: no second try of theirs begins.
+        return Reply(body=chat_reply("8"), delay_s=1.5 if slow else 0.5)
 
     async def work(upstream):
         asked = [
@@ -471,13 +472,18 @@ class Local:
         ]
 
 
-def local(backend, work, **faults):
+def local(backend, work, *, paid=None, **faults):
     calls = []
+    paid = [] if paid is None else paid
 
     async def run():
-        spec = ModelSpec(name="local", model="m")
+        spec = ModelSpec(name="local", model="m", price=Price(input=1e6, output=2e6))
         upstream = Upstream(
-            spec, backend, Faults(**faults), ended=lambda name, result, s: calls.append(result)
+            spec,
+            backend,
+            Faults(**faults),
+            ended=lambda name, result, s: calls.append(result),
+            paid=lambda name, result, usd: paid.append((result, usd)),
         )
         try:
             return await work(upstream)
@@ -492,6 +498,21 @@ def asks(upstream, text, *, sampling=GREEDY, within_s=5.0, limit_s=None):
     return asyncio.ensure_future(
         upstream.ask(prompt, sampling, until=later(within_s), limit_s=limit_s)
     )
+
+
+def test_what_a_model_of_this_process_has_begun_is_paid_for():
+    async def work(upstream):
+        begun = asks(upstream, "a prompt that it begins", limit_s=0.2)
+        await asyncio.sleep(0.05)
+        waits = asks(upstream, "a prompt that waits for it", limit_s=0.05)
+        return await asyncio.gather(begun, waits)
+
+    paid = []
+    local(Local(seconds=20.0), work, paid=paid)
+    assert paid == [("given_up", 0), ("given_up", round(len("a prompt that it begins") / 4))]
+    paid = []
+    local(Local(), lambda upstream: asks(upstream, "x"), paid=paid)
+    assert paid == [("answered", 1 + 2)]
 
 
 def test_a_model_that_is_gone_is_a_failure_and_no_error():

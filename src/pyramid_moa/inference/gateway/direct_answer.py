@@ -16,7 +16,7 @@ from pyramid_moa.inference.gateway.gated_answer import Note, Opened, Whole
 from pyramid_moa.inference.gateway.merging import all_of
 from pyramid_moa.inference.gateway.question import plain_texts, seed_of
 from pyramid_moa.inference.gateway.reply import DONE, ReplyForm, event
-from pyramid_moa.inference.gateway.spending import Bill
+from pyramid_moa.inference.gateway.spending import Bill, prompt_characters
 from pyramid_moa.inference.gateway.upstream import piece_of
 
 __all__ = ["BrokenOffError", "Sent", "direct_stream", "direct_whole", "local_stream"]
@@ -32,7 +32,7 @@ class BrokenOffError(ApiError):
 
 
 class Sent:
-    """What of a streamed answer has gone out.
+    """What of an answer has gone out, and what was paid for that could not.
 
     Attributes:
         opened: anything at all.
@@ -47,9 +47,9 @@ class Sent:
         self.characters = self.void = 0
         self.is_plain = answers_wanted(request) == 1
         self._request = request
-        # Of models that broke off: name, tokens of prompt and answer, US dollars.
+        # Of models that broke off or gave no answer: name, tokens of prompt and answer, US dollars.
         self._lost: list[tuple[str, int, int, float]] = []
-        self._ended: dict[object, object] = {}
+        self._ended: dict[int, object] = {}
         self._wanted = answers_wanted(request)
 
     @property
@@ -67,6 +67,11 @@ class Sent:
         """Numbers of the answers that have not."""
         return [index for index in range(self._wanted) if index not in self._ended]
 
+    @property
+    def lost_usd(self) -> float:
+        """What those took that give no answer."""
+        return sum(usd for *_, usd in self._lost)
+
     def block_of(
         self, model: DirectModel, usage: Mapping[str, Any], *, seconds: float | None = None
     ) -> dict[str, Any]:
@@ -76,8 +81,7 @@ class Sent:
             block["void_characters"] = self.void
         if self._lost:
             # What was said in vain is paid for all the same.
-            lost = sum(usd for *_, usd in self._lost)
-            block["cost_usd"] = (block["cost_usd"] or 0.0) + lost
+            block["cost_usd"] = (block["cost_usd"] or 0.0) + self.lost_usd
             names = [name for name, *_ in self._lost if name != model.name]
             block["models_called"] = [*names, model.name]
         return block
@@ -114,7 +118,9 @@ class Sent:
             if any(value for name, value in own.items() if name not in _TEXTUAL):
                 self.is_plain = False
             if reason := choice.get("finish_reason"):
-                self._ended[choice.get("index", 0)] = reason
+                # Servers have been seen to give anything: what is no number is the only one.
+                index = choice.get("index")
+                self._ended[index if isinstance(index, int) else 0] = reason
 
 
 async def direct_whole(
@@ -124,6 +130,7 @@ async def direct_whole(
     *,
     until: float,
     note: Note,
+    sent: Sent,
 ) -> Whole:
     """Answer when all of it is there.
 
@@ -133,22 +140,25 @@ async def direct_whole(
     limit_s = model.patience * (until - asyncio.get_running_loop().time())
     if not model.upstream.is_served:
         return await _local_whole(
-            model, request, form, until=until, limit_s=limit_s, note=note, sent=Sent(request)
+            model, request, form, until=until, limit_s=limit_s, note=note, sent=sent
         )
     relayed = model.relayed(request)
     try:
         reply = await model.upstream.relay(_path(request), relayed, until=until, limit_s=limit_s)
     except RelayError as error:
         raise _explained(error) from error
-    if not _is_answer(reply, chat=form.chat):
-        raise unavailable(f"{model.name} gave something else than an answer")
     counts = _counts(reply)
-    sent = Sent(request)
+    if not _is_answer(reply, chat=form.chat):
+        bill = Bill()
+        bill.begin(prompt_characters(relayed))
+        bill.answered(counts)
+        sent.lose(model, bill)
+        raise unavailable(f"{model.name} gave something else than an answer")
     shown = form.own(_shown(reply), chunk=False)
     sent.add(shown)
-    block = model.block(counts, None, request=request, reasons=sent.reasons)
-    note(block, known_counts(counts))
-    body = {**shown, "usage": counts or None, "pyramid": block}
+    block, usage = sent.block_of(model, counts), sent.counts_of(counts)
+    note(block, usage)
+    body = {**shown, "usage": {**counts, **usage} or None, "pyramid": block}
     return Whole(body=body, headers=pyramid_headers(block))
 
 

@@ -54,6 +54,7 @@ class DirectModel:
         self.patience = patience
         self.takes_over = takes_over
         self._sampling = sampling
+        self._limit: int | None = None
 
     @property
     def name(self) -> str:
@@ -65,29 +66,40 @@ class DirectModel:
         """Whether it answers in place of the one that should."""
         return self.name != self.plan.model
 
-    def relayed(self, request: CompletionRequest) -> dict[str, object]:
-        """The request as a server is given it.
+    def afford(self, request: CompletionRequest, *, spent_usd: float) -> None:
+        """See how long an answer the client's budget pays for; to be done before it is asked.
+
+        Without a length of the client's, that of judged answers is the longest: servers refuse a
+        larger one than they can give, and nobody knows what that is.
+
+        Args:
+            request: the client's.
+            spent_usd: on those that were asked before.
 
         Raises:
-            ApiError: the client's budget has no room for it.
+            ApiError: there is no room for any.
         """
+        if self.plan.max_usd is None:
+            return
+        wanted, usd = self._wanted(request), self.plan.max_usd - spent_usd
+        cap = _affordable_tokens(self.upstream.spec, request, usd)
+        self._limit = wanted if cap is None else min(cap, wanted)
+
+    def relayed(self, request: CompletionRequest) -> dict[str, object]:
+        """The request as a server is given it."""
         given = {
             name: value
             for name, value in request.model_dump(mode="json", exclude_unset=True).items()
             if name not in _NOT_RELAYED
         }
-        limit = self._limit(request)
+        limit = self._limit
         if limit is None:
             return given
         return {name: given[name] for name in given if name not in _LIMITS} | {"max_tokens": limit}
 
     def sampled(self, request: CompletionRequest) -> Sampling:
-        """How a model in this process answers it.
-
-        Raises:
-            ApiError: the client's budget has no room for it.
-        """
-        sampling, limit = client_sampling(request, self._sampling), self._limit(request)
+        """How a model in this process answers it."""
+        sampling, limit = client_sampling(request, self._sampling), self._limit
         return sampling if limit is None else replace(sampling, max_tokens=limit)
 
     def block(
@@ -122,7 +134,7 @@ class DirectModel:
         if self.is_stand_in:
             block["degraded"] = True
             block["reason"] += f", which failed: {self.name} stands in"
-        limit = self._limit(request)
+        limit = self._limit
         if "length" in reasons and limit is not None and limit < self._wanted(request):
             block["budget_exhausted"] = True
             block["reason"] += "; max_cost_usd pays for no more"
@@ -131,18 +143,6 @@ class DirectModel:
     def _wanted(self, request: CompletionRequest) -> int:
         """The longest answer that the client wants; the pyramid's where it says nothing."""
         return client_sampling(request, self._sampling).max_tokens
-
-    def _limit(self, request: CompletionRequest) -> int | None:
-        """The longest answer where the client has a budget; None where it has none.
-
-        Without a length of the client's, that of judged answers: servers refuse a larger one than
-        they can give, and nobody knows what that is.
-        """
-        if self.plan.max_usd is None:
-            return None
-        wanted = self._wanted(request)
-        cap = _affordable_tokens(self.upstream.spec, request, self.plan.max_usd)
-        return wanted if cap is None else min(cap, wanted)
 
 
 def _affordable_tokens(spec: ModelSpec, request: CompletionRequest, max_usd: float) -> int | None:

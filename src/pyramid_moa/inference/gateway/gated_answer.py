@@ -3,9 +3,9 @@
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
-from pyramid_moa.backends import Sampling
 from pyramid_moa.backends.openai_chunks import Piece
 from pyramid_moa.errors import ConfigError
 from pyramid_moa.inference.gateway.api_error import ApiError, bad_request, unavailable
@@ -21,6 +21,7 @@ from pyramid_moa.inference.gateway.live_course import (
     Item,
     Judged,
     Models,
+    Run,
     TakenOver,
     take_live,
 )
@@ -60,43 +61,25 @@ class Opened:
     headers: Mapping[str, str]
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Run:
-    """A question's way through the pyramid, and the choices that its answer is."""
-
-    question: str
-    sampling: Sampling
-    choices: tuple[int, ...]
-
-
-def _runs(plan: Gated) -> list[_Run]:
+def _runs(plan: Gated) -> list[Run]:
     """Each answer a way of its own; greedy ones to the same question are one and the same."""
+    is_greedy = plan.sampling.temperature == 0
+    budget = plan.budget
+    if budget.max_usd is not None:
+        # They go on at once: what one leaves comes too late for the others. Time they share.
+        ways = len(plan.questions) * (1 if is_greedy else plan.n)
+        budget = replace(budget, max_usd=budget.max_usd / ways)
     runs = []
     for place, question in enumerate(plan.questions):
         numbers = range(place * plan.n, (place + 1) * plan.n)
-        if plan.sampling.temperature == 0:
-            runs.append(_Run(question=question, sampling=plan.sampling, choices=tuple(numbers)))
+        own = partial(Run, question=question, budget=budget)
+        if is_greedy:
+            runs.append(own(sampling=plan.sampling, choices=tuple(numbers)))
             continue
         for offset, number in enumerate(numbers):
             sampling = replace(plan.sampling, seed=seed_of(plan.sampling, offset))
-            runs.append(_Run(question=question, sampling=sampling, choices=(number,)))
+            runs.append(own(sampling=sampling, choices=(number,)))
     return runs
-
-
-def _taken(
-    plan: Gated, models: Models, run: _Run, *, until: float, live: bool
-) -> AsyncGenerator[Item, None]:
-    return take_live(
-        plan.rules,
-        models,
-        run.question,
-        run.sampling,
-        budget=plan.budget,
-        until=until,
-        is_cut=plan.is_cut,
-        live=live,
-        as_trained=plan.as_trained,
-    )
 
 
 async def gated_whole(
@@ -108,9 +91,9 @@ async def gated_whole(
         ApiError: a question is left without an answer.
     """
 
-    async def last(run: _Run) -> Finished:
+    async def last(run: Run) -> Finished:
         finished = None
-        async with aclosing(_taken(plan, models, run, until=until, live=False)) as items:
+        async with aclosing(take_live(plan, models, run, until=until, live=False)) as items:
             async for item in items:
                 if isinstance(item, Finished):
                     finished = item
@@ -149,7 +132,7 @@ async def gated_stream(
     """
     runs = _runs(plan)
     stream = _Stream(form, plan, runs, note)
-    ways = [_taken(plan, models, run, until=until, live=True) for run in runs]
+    ways = [take_live(plan, models, run, until=until, live=True) for run in runs]
     try:
         async with aclosing(merged(ways)) as items:
             async for number, item in items:
@@ -174,7 +157,7 @@ class _Stream:
         broken: it has ended in an error.
     """
 
-    def __init__(self, form: ReplyForm, plan: Gated, runs: list[_Run], note: Note) -> None:
+    def __init__(self, form: ReplyForm, plan: Gated, runs: list[Run], note: Note) -> None:
         self.opened = self.broken = False
         self._form, self._plan, self._runs, self._note = form, plan, runs, note
         self._headers: Mapping[str, str] = {}
@@ -227,7 +210,7 @@ class _Stream:
         held, self._held, self.opened = self._held, [], True
         return [*first, *held]
 
-    def _taken_over(self, run: _Run, item: TakenOver) -> list[Opened | bytes]:
+    def _taken_over(self, run: Run, item: TakenOver) -> list[Opened | bytes]:
         """Say whose text follows: to people at once, and to programs where they already read."""
         told = {"fallback": item.model, "void_characters": item.void_characters}
         self._held.append(comment(told))
@@ -236,7 +219,7 @@ class _Stream:
         marks = [event(self._form.mark(choice, told)) for choice in run.choices]
         return [*self._open(), *(marks if item.void_characters else [])]
 
-    def _text(self, run: _Run, piece: Piece) -> list[bytes]:
+    def _text(self, run: Run, piece: Piece) -> list[bytes]:
         lines = []
         for choice in run.choices:
             if self._form.chat and choice not in self._offsets:

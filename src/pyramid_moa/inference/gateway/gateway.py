@@ -101,6 +101,11 @@ class Gateway:
         """Every model by name."""
         return self._upstreams
 
+    @property
+    def has_own_models(self) -> bool:
+        """Whether any of them runs in this process, and takes its memory."""
+        return not all(upstream.is_served for upstream in self._upstreams.values())
+
     def plan(self, request: CompletionRequest, headers: Mapping[str, str]) -> Gated | Direct:
         """Decide what is to be done with a request; see ``plan_of``."""
         return plan_of(request, headers, self.rules, self.settings)
@@ -169,7 +174,9 @@ class Gateway:
     async def close(self) -> None:
         """Close what is the gateway's own."""
         if self._checked is not None:
+            # Whoever still looks does so through clients that are closed below.
             self._checked[1].cancel()
+            await asyncio.gather(self._checked[1], return_exceptions=True)
         await self.audit.close()
         for upstream in self._upstreams.values():
             await upstream.close()

@@ -27,8 +27,11 @@ class _Generation:
     async def close(self) -> None:
         """Wait for its last request, then close everything of it."""
         await self.idle.wait()
-        await self.gateway.close()
-        await asyncio.to_thread(self.gate.close)
+        try:
+            await self.gateway.close()
+        finally:
+            # Its models take memory as long as they are there.
+            await asyncio.to_thread(self.gate.close)
 
 
 class Generations:
@@ -53,6 +56,7 @@ class Generations:
         self._current = _Generation(gate, build(gate))
         self._swapping = asyncio.Lock()
         self._swaps: set[asyncio.Task[None]] = set()
+        self._next: asyncio.Task[None] | None = None
         self._retiring: set[asyncio.Task[None]] = set()
         self._is_closed = False
 
@@ -78,7 +82,9 @@ class Generations:
         """Open another gate, and let it answer from then on if it is good.
 
         It goes on if whoever wanted it no longer waits: the thread that loads can't be stopped, and
-        what it brings has to be closed some day.
+        what it brings has to be closed some day. Until it begins, who wants another waits for the
+        same. Where models run in this process, it begins when those that were replaced before are
+        closed: there are never more than two of each.
 
         Args:
             open_gate: reads the files and loads what they name; run in a thread.
@@ -87,13 +93,18 @@ class Generations:
             PyramidError: it is not, or all are to be closed; the one before answers on, and the log
                 says why.
         """
-        task = asyncio.ensure_future(self._swap(open_gate))
-        self._swaps.add(task)
-        task.add_done_callback(self._swaps.discard)
-        await asyncio.shield(task)
+        if self._next is None:
+            self._next = asyncio.ensure_future(self._swap(open_gate))
+            self._swaps.add(self._next)
+            self._next.add_done_callback(self._swaps.discard)
+        await asyncio.shield(self._next)
 
     async def _swap(self, open_gate: Callable[[], Gate]) -> None:
         async with self._swapping:
+            if self._retiring and self.now.has_own_models:
+                _log.info("a reload waits for the models that the one before has replaced")
+                await asyncio.wait(self._retiring)
+            self._next = None
             try:
                 fresh = await self._opened(open_gate)
             except PyramidError as error:
@@ -133,4 +144,7 @@ class Generations:
         """Close all of them, when no request is left and nothing is loaded any more."""
         self._is_closed = True
         async with self._swapping:
-            await asyncio.gather(*self._retiring, self._current.close())
+            try:
+                await self._current.close()
+            finally:
+                await asyncio.gather(*self._retiring)

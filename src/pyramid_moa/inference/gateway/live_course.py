@@ -24,13 +24,14 @@ from pyramid_moa.inference.gateway.late_calls import (
     rescued,
     taken_over,
 )
+from pyramid_moa.inference.gateway.plan import Gated
 from pyramid_moa.inference.gateway.request_time import is_over
 from pyramid_moa.inference.gateway.tracing import stage
 from pyramid_moa.inference.gateway.upstream import Upstream
 from pyramid_moa.records import Decision, Query
 from pyramid_moa.router_model.route import Belief
 
-__all__ = ["ORACLE_SHARE", "Finished", "Item", "Judged", "Models", "TakenOver", "take_live"]
+__all__ = ["ORACLE_SHARE", "Finished", "Item", "Judged", "Models", "Run", "TakenOver", "take_live"]
 
 _T = TypeVar("_T")
 _GAP = "\n\n"
@@ -58,6 +59,23 @@ class Models:
     judges: Judges
     audit: Callable[[Rules, str, Decision], None]
     fallback: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """A question's way through the pyramid.
+
+    Attributes:
+        question: its text.
+        sampling: how models answer.
+        budget: limits of this way, by which calls are planned.
+        choices: numbers of the request's answers that its answer is.
+    """
+
+    question: str
+    sampling: Sampling
+    budget: Budget
+    choices: tuple[int, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,30 +136,16 @@ Item = Judged | TakenOver | Piece | Finished
 
 
 async def take_live(
-    rules: Rules,
-    models: Models,
-    question: str,
-    sampling: Sampling,
-    *,
-    budget: Budget,
-    until: float,
-    is_cut: bool,
-    live: bool,
-    as_trained: bool,
+    plan: Gated, models: Models, run: Run, *, until: float, live: bool
 ) -> AsyncGenerator[Item, None]:
     """Take a question through the pyramid.
 
     Args:
-        rules: what decides.
+        plan: of the request that it belongs to.
         models: what answers.
-        question: its text.
-        sampling: how models answer.
-        budget: limits of this question, by which calls are planned.
+        run: the question.
         until: when the request's time is over, on the event loop's clock.
-        is_cut: whether that is the client's own limit, and not the gateway's.
         live: give an oracle's text as it comes.
-        as_trained: whether models answer as they did when the router was trained; audits are of
-            such answers alone.
 
     Yields:
         That it has been judged, once; pieces of the oracle's text, where they are wanted and its
@@ -151,36 +155,27 @@ async def take_live(
     Raises:
         ConfigError: the budget limits the time, and that of a model is not known.
     """
-    way = _Way(rules, models, question, sampling, budget, until, is_cut=is_cut, live=live)
+    way = _Way(plan, models, run, until=until, live=live)
     async with aclosing(way.go()) as items:
         async for item in items:
             yield item
     assert way.decision is not None
-    if as_trained:
-        models.audit(rules, question, way.decision)
+    # Audits are of answers as in training alone.
+    if plan.as_trained:
+        models.audit(plan.rules, run.question, way.decision)
 
 
 class _Way:
     """What is known of a question while it is under way."""
 
-    def __init__(
-        self,
-        rules: Rules,
-        models: Models,
-        question: str,
-        sampling: Sampling,
-        budget: Budget,
-        until: float,
-        *,
-        is_cut: bool,
-        live: bool,
-    ) -> None:
+    def __init__(self, plan: Gated, models: Models, run: Run, *, until: float, live: bool) -> None:
         self.decision: Decision | None = None
-        self._rules, self._models, self._budget = rules, models, budget
+        self._rules, self._models, self._budget = plan.rules, models, run.budget
         # Kept here, not counted: which query it is, is nobody's business but this request's.
-        self._query = Query(query_id="live", question=question)
-        self._prompt, self._sampling = rules.pyramid.prompt.render(question), sampling
-        self._until, self._is_cut, self._live = until, is_cut, live
+        self._query = Query(query_id="live", question=run.question)
+        self._prompt = plan.rules.pyramid.prompt.render(run.question)
+        self._sampling = run.sampling
+        self._until, self._is_cut, self._live = until, plan.is_cut, live
         self._loop = asyncio.get_running_loop()
         self._outcomes: dict[str, Completion | Failure] = {}
         # Whose text has gone out to its end, and how many characters of everybody's before the last

@@ -39,7 +39,8 @@ class Gated:
         rules: what decides, at the operating point that the client wants.
         questions: one or more, each taken by itself.
         sampling: how models answer.
-        budget: limits of each question, by which calls are planned.
+        budget: limits of all of it, by which calls are planned; the ways through the pyramid that
+            it takes have equal shares of the money.
         limit_s: seconds for all of it.
         is_cut: whether those are the client's own (``max_latency_ms``), and not the gateway's.
         n: answers to each question.

@@ -18,6 +18,9 @@ the client had gone, the time was over, or another try was faster."""
 class Bill:
     """One try of a call, from its beginning to its end.
 
+    Further tries that the client makes of it by itself are the same one, and the last of them
+    counts: what a server did for one that ended without a word, nobody has been told.
+
     Attributes:
         result: what has become of it so far.
         prompt_tokens: as the server says; until it does, as budgets reckon.
@@ -44,9 +47,15 @@ class Bill:
         """Note what has come of it; what the server has not counted stays an estimate."""
         self.result = "answered" if isinstance(outcome, Completion) else "failed"
         if isinstance(outcome, Failure) and outcome.prompt_tokens is None:
-            # What is refused, or breaks off before there is an answer, is paid for by nobody.
+            # What is refused, or breaks off before there is an answer, is paid for by nobody, as
+            # far as anybody here knows: the entry's own timeout_s may have ended it at work.
             self.prompt_tokens = 0
         self._count(outcome.prompt_tokens, outcome.completion_tokens)
+
+    def answered(self, usage: object) -> None:
+        """All of an answer has come, and what its server says of the tokens."""
+        self.result = "answered"
+        self.take_usage(usage)
 
     def take_usage(self, usage: object) -> None:
         """Note what a server says of the tokens, which may be anything."""

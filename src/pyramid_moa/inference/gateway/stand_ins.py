@@ -37,9 +37,11 @@ async def first_whole(
         ApiError: none of them does; it is the first one's, whose answer was due.
     """
     error: ApiError | None = None
+    sent = Sent(request)
     for model in models:
         try:
-            return await direct_whole(model, request, form, until=until, note=note)
+            model.afford(request, spent_usd=sent.lost_usd)
+            return await direct_whole(model, request, form, until=until, note=note, sent=sent)
         except ApiError as failed:
             error = _to_tell(failed, error)
         if is_over(until):
@@ -75,14 +77,16 @@ async def first_stream(
     for model in models:
         if not _may_go_on(model, sent):
             continue
-        for line in _handed_over(model, form, sent):
-            yield line
-        last = model
-        begin = direct_stream if model.upstream.is_served else local_stream
-        parts = begin(
-            model, request, form, until=until, with_usage=with_usage, note=note, sent=sent
-        )
         try:
+            # Before anything is said of it: there may be no money left for it.
+            model.afford(request, spent_usd=sent.lost_usd)
+            for line in _handed_over(model, form, sent):
+                yield line
+            last = model
+            begin = direct_stream if model.upstream.is_served else local_stream
+            parts = begin(
+                model, request, form, until=until, with_usage=with_usage, note=note, sent=sent
+            )
             async with aclosing(parts) as live:
                 async for part in live:
                     if not (isinstance(part, Opened) and sent.opened):

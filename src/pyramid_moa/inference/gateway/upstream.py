@@ -189,8 +189,7 @@ class Upstream:
                 except RelayError:
                     bill.take(_NOTHING)
                     raise
-                bill.result = "answered"
-                bill.take_usage(reply.get("usage"))
+                bill.answered(reply.get("usage"))
                 return reply
 
         try:
@@ -335,16 +334,19 @@ class Upstream:
         self, call: ModelCall, prompt: Prompt, sampling: Sampling
     ) -> Completion | Failure:
         """Ask the model, wherever it runs."""
-        model, local = self._model, self._local
+        model, local, characters = self._model, self._local, prompt_characters(prompt)
         if model is None:
             assert local is not None
-            # What it has begun it finishes, and what waits for it has cost nothing yet.
+            # What waits for it has cost nothing yet; what it has begun it finishes.
             with self._spending.bill(0) as bill:
-                outcome = await local.ask(prompt, sampling, begin=call.begin)
+
+                def begin() -> None:
+                    call.begin()
+                    bill.begin(characters)
+
+                outcome = await local.ask(prompt, sampling, begin=begin)
                 bill.take(outcome)
                 return outcome
-
-        characters = prompt_characters(prompt)
 
         async def once() -> Completion | Failure:
             with self._spending.bill(characters) as bill:
