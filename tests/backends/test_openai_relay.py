@@ -179,7 +179,7 @@ def test_a_stream_is_handed_on_whole():
             None,
             "memory",
         ),
-        ([*stream_events("abc")[:2], (0.0, "{")], None, "http"),
+        ([*stream_events("abc")[:2], (0.0, "{")], None, "expected JSON"),
         ([*stream_events("abc")[:2], (0.0, "[1]")], None, "JSON objects"),
     ],
 )

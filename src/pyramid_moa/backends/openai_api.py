@@ -53,9 +53,10 @@ class OpenAIBackend:
     def in_this_loop(self) -> OpenAIModel:
         """The same model once more, to be asked from the caller's own event loop and closed there.
 
-        A server that asks for one answer at a time spares itself the way to another thread.
+        A server that asks for one answer at a time spares itself the way to another thread. What
+        it tells of failures may go to its clients: no address is in it.
         """
-        return OpenAIModel(self._spec, hidden_states=self._hidden_states)
+        return OpenAIModel(self._spec, hidden_states=self._hidden_states, for_clients=True)
 
     def check(self) -> None:
         """Ask the server whether it is there, takes the key and knows the model.

@@ -39,13 +39,20 @@ class OpenAIModel:
         hidden_keys: the hidden states that answers carry.
     """
 
-    def __init__(self, spec: ModelSpec, *, hidden_states: HiddenStates | None = None) -> None:
+    def __init__(
+        self,
+        spec: ModelSpec,
+        *,
+        hidden_states: HiddenStates | None = None,
+        for_clients: bool = False,
+    ) -> None:
         """Prepare the client; nothing is sent yet.
 
         Args:
             spec: the model's entry.
             hidden_states: what to keep of the hidden states, where the server shares a folder
                 with this machine; None keeps nothing.
+            for_clients: whether failures are told to clients, who must not know the address.
 
         Raises:
             BackendError: somebody else can write to the folder that the server shares.
@@ -58,7 +65,7 @@ class OpenAIModel:
         self._spec = spec
         self._hidden = served_hidden_states(spec, hidden_states)
         self.hidden_keys = self._hidden.keys if self._hidden else ()
-        self._endpoint = endpoint_of(spec)
+        self._endpoint = endpoint_of(spec, for_clients=for_clients)
         self._client = OpenAIClient(
             self._endpoint,
             max_concurrency=spec.max_concurrency,

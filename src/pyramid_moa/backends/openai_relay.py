@@ -53,7 +53,7 @@ class OpenAIRelay:
         """Prepare the client; nothing is sent yet.
 
         Args:
-            spec: the model's entry.
+            spec: the model's entry; errors call it by its name in the pyramid.
 
         Raises:
             ConfigError: the key's environment variable is not set, or base_url is no address.
@@ -61,7 +61,7 @@ class OpenAIRelay:
         from pyramid_moa.backends.openai_client import OpenAIClient
 
         self._spec = spec
-        self._endpoint = endpoint_of(spec)
+        self._endpoint = endpoint_of(spec, for_clients=True)
         self._client = OpenAIClient(
             self._endpoint,
             max_concurrency=spec.max_concurrency,

@@ -319,6 +319,25 @@ def test_the_upstreams_keys_are_nowhere_to_be_seen(monkeypatch, caplog):
     assert not any(UPSTREAM_KEY in line for line in ours)
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_the_upstreams_addresses_and_variables_are_nowhere_to_be_seen(monkeypatch, stream):
+    monkeypatch.setenv("UPSTREAM_KEY", UPSTREAM_KEY)
+    elsewhere = "https://10.1.2.3:8443/v1/chat/completions?api-key=QUERYSECRET"
+    moved = Reply(status=307, headers={"location": elsewhere}, body={"detail": f"see {elsewhere}"})
+    refuses = Reply(status=401, body={"error": {"message": "no"}})
+    answers = {"a": fails(moved), "b": fails(refuses), "oracle": says("#### 16")}
+    with running_gateway(answers, spec={"api_key_env": "UPSTREAM_KEY"}) as gateway:
+        seen = [
+            gateway.post(chat_body(stream=stream, model=name)) for name in ("pyramid", "a", "b")
+        ]
+    assert [reply.status_code for reply in seen] == [200, 503, 503]
+    assert "a answered 307 and points elsewhere" in seen[0].text
+    assert "b answered 401 and refuses the API key: no" in seen[0].text
+    for reply in seen:
+        for part in ("10.1.2.3", "8443", "QUERYSECRET", "UPSTREAM_KEY", "127.0.0.1"):
+            assert part not in reply.text
+
+
 TURNS = [
     {"role": "user", "content": "How many legs has a spider?"},
     {"role": "assistant", "content": "8"},

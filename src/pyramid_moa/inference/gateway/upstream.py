@@ -5,13 +5,11 @@ import logging
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing
-from dataclasses import replace
 from typing import TypeVar
 
 from pyramid_moa.backends import Backend, Completion, Failure, ModelSpec, Prompt, Sampling
 from pyramid_moa.backends.openai_api import OpenAIBackend
 from pyramid_moa.backends.openai_chunks import AnswerOfChunks, Piece
-from pyramid_moa.backends.openai_endpoint import endpoint_of
 from pyramid_moa.backends.openai_model import request_body
 from pyramid_moa.backends.openai_relay import OpenAIRelay, RelayError
 from pyramid_moa.errors import BackendError
@@ -72,7 +70,6 @@ class Upstream:
         self._relay = OpenAIRelay(spec) if spec.is_served else None
         # Of all calls, judged or not: servers are asked for no more at once than they may be.
         self._places = asyncio.Semaphore(spec.max_concurrency)
-        self._address = endpoint_of(spec).address if spec.is_served else ""
 
     @property
     def is_served(self) -> bool:
@@ -117,7 +114,7 @@ class Upstream:
             raise
         if isinstance(outcome, Failure):
             call.settle("failed" if outcome.can_retry else "refused")
-            return replace(outcome, message=self._for_clients(outcome.message))
+            return outcome
         call.stage.note_tokens(outcome.prompt_tokens, outcome.completion_tokens)
         call.settle("answered")
         return outcome
@@ -201,7 +198,7 @@ class Upstream:
             raise RelayError(call.timed_out(until).message, can_retry=True) from error
         except RelayError as error:
             call.settle("failed" if error.can_retry else "refused")
-            raise self._for_clients_too(error) from error
+            raise
         except Exception as error:
             call.settle("failed")
             raise RelayError(self._fault(), can_retry=True) from error
@@ -267,7 +264,7 @@ class Upstream:
             raise RelayError(call.timed_out(until).message, can_retry=True) from error
         except RelayError as error:
             call.settle("failed" if error.can_retry else "refused")
-            raise self._for_clients_too(error) from error
+            raise
         except Exception as error:
             call.settle("failed")
             raise RelayError(self._fault(), can_retry=True) from error
@@ -295,18 +292,6 @@ class Upstream:
     def _stage(self) -> Stage:
         spec = self.spec
         return traced_call(spec.name, served_as=spec.model, provider=spec.backend)
-
-    def _for_clients(self, message: str) -> str:
-        """A message without the server's address, which is nobody's outside."""
-        return message.replace(self._address, self.spec.name) if self._address else message
-
-    def _for_clients_too(self, error: RelayError) -> RelayError:
-        return RelayError(
-            self._for_clients(str(error)),
-            can_retry=error.can_retry,
-            status=error.status,
-            retry_after_s=error.retry_after_s,
-        )
 
     def _relay_call(self) -> tuple[ModelCall, OpenAIRelay]:
         assert self._relay is not None, "only a model on a server takes requests as they are"
