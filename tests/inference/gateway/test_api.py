@@ -376,6 +376,12 @@ def test_no_request_makes_a_server_fetch_an_address(agreeing):
         reply = agreeing.post(chat_body(messages=[{"role": "user", "content": [image]}]))
         assert reply.status_code == 400
         assert "lets no request name an address" in reply.json()["error"]["message"]
+    for fields in (
+        {"tools": [{"type": "mcp", "server_url": "http://169.254.169.254/"}]},
+        {"messages": [{"role": "user", "content": "hi", "image_url": "http://169.254.169.254/"}]},
+        {"mcp_servers": ["http://169.254.169.254/"]},
+    ):
+        assert agreeing.post(chat_body(**fields)).status_code == 400
     assert len(agreeing.servers["oracle"].requests) == before
 
 
