@@ -188,6 +188,37 @@ class TestRequests:
         ):
             OpenAIBackend(spec_for(server, extra_body={"stream": True, "n": 4}))
 
+    @pytest.mark.parametrize(
+        ("own", "sent"),
+        [
+            ({"max_tokens": 4096}, 20),
+            ({"max_completion_tokens": 4096}, 20),
+            ({"max_tokens": 5, "max_completion_tokens": None}, 5),
+            ({"max_completion_tokens": 5}, 5),
+        ],
+        ids=str,
+    )
+    @pytest.mark.parametrize("field", ["max_tokens", "max_completion_tokens"])
+    def test_of_two_limits_the_smaller_holds(
+        self, own: dict[str, object], sent: int, field: str
+    ) -> None:
+        with faulty_server(echo) as server:
+            spec = {"extra_body": own, "token_limit_field": field}
+            with backend_of(server, **spec) as backend:
+                backend.generate([chat("Hi"), Prompt(text="Hi")], GREEDY)
+        for request in server.requests:
+            name = field if "messages" in request.body else "max_tokens"
+            limits = {key: value for key, value in request.body.items() if key.startswith("max_")}
+            assert limits == {name: sent}
+
+    @pytest.mark.parametrize("limit", ["4096", 0, -1, 1.5, True])
+    def test_a_limit_is_a_number_of_tokens(self, limit: object) -> None:
+        spec = ModelSpec(
+            name="m", model="x", base_url="http://h/v1", extra_body={"max_tokens": limit}
+        )
+        with pytest.raises(ConfigError, match="max_tokens: expected a number of tokens"):
+            OpenAIBackend(spec)
+
     @pytest.mark.parametrize("value", [date(2026, 1, 1), {1}, float("inf"), b"bytes"])
     def test_extra_body_must_be_json(self, value: object) -> None:
         spec = ModelSpec(name="m", model="x", base_url="http://h/v1", extra_body={"field": value})

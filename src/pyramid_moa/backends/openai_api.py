@@ -40,7 +40,8 @@ class OpenAIBackend:
         Raises:
             BackendError: somebody else can write to the folder that the server shares.
             ConfigError: the key's environment variable is not set, base_url is no address, or
-                extra_body holds fields that are the backend's or that are no JSON.
+                extra_body holds fields that are the backend's, that are no JSON, or a limit of
+                tokens that is none.
         """
         self.name = spec.name
         self.gives_logprobs = spec.logprobs

@@ -17,16 +17,18 @@ from pyramid_moa.backends.openai_errors import (
     explained,
 )
 from pyramid_moa.backends.openai_hidden_states import served_hidden_states
-from pyramid_moa.backends.openai_reply import model_ids, read_completion, token_counts
+from pyramid_moa.backends.openai_reply import model_ids, read_completion, token_count, token_counts
 from pyramid_moa.backends.protocol import Completion, Failure, HiddenStates, Prompt, Sampling
 from pyramid_moa.errors import BackendError, ConfigError
 
-__all__ = ["OpenAIModel", "json_body", "request_body"]
+__all__ = ["OpenAIModel", "json_body", "request_body", "with_token_limit"]
 
 # Fields that decide what comes back: with others' values the answer could not be read.
 _OWN_FIELDS = frozenset(
     {"echo", "kv_transfer_params", "logprobs", "messages", "model", "n", "prompt", "stream"}
 )
+# Servers know one name or the other for the most tokens of an answer.
+_LIMITS = ("max_completion_tokens", "max_tokens")
 _CHECK_S = 10.0
 _CHECK_RETRIES = 1
 _SHOWN_MODELS = 10
@@ -57,7 +59,8 @@ class OpenAIModel:
         Raises:
             BackendError: somebody else can write to the folder that the server shares.
             ConfigError: the key's environment variable is not set, base_url is no address, or
-                extra_body holds fields that are the backend's or that are no JSON.
+                extra_body holds fields that are the backend's, that are no JSON, or a limit of
+                tokens that is none.
         """
         from pyramid_moa.backends.openai_client import OpenAIClient
 
@@ -145,7 +148,7 @@ class OpenAIModel:
     async def _post(self, prompt: Prompt, sampling: Sampling) -> tuple[bytes, str]:
         """Ask, and again where that may help: the answer, and the name of its hidden states."""
         path = "/completions" if prompt.messages is None else "/chat/completions"
-        request = {**request_body(self._spec, prompt, sampling), **self._spec.extra_body}
+        request = request_body(self._spec, prompt, sampling)
         name = ""
 
         def body() -> bytes:
@@ -190,7 +193,7 @@ class OpenAIModel:
 
 
 def request_body(spec: ModelSpec, prompt: Prompt, sampling: Sampling) -> dict[str, object]:
-    """What a server is asked for one answer, without the entry's ``extra_body``."""
+    """What a server is asked for one answer, with the entry's ``extra_body``."""
     request: dict[str, object] = {
         "model": spec.model,
         "temperature": sampling.temperature,
@@ -202,17 +205,38 @@ def request_body(spec: ModelSpec, prompt: Prompt, sampling: Sampling) -> dict[st
         request["stop"] = list(sampling.stop)
     if prompt.messages is None:
         request["prompt"] = prompt.text
-        request["max_tokens"] = sampling.max_tokens
         if spec.logprobs:
             request["logprobs"] = 1
     else:
         request["messages"] = [
             {"role": message.role, "content": message.content} for message in prompt.messages
         ]
-        request[spec.token_limit_field] = sampling.max_tokens
         if spec.logprobs:
             request["logprobs"] = True
-    return request
+    limit = {"max_tokens": sampling.max_tokens}
+    return with_token_limit({**request, **spec.extra_body}, spec, limit)
+
+
+def with_token_limit(
+    body: Mapping[str, object], spec: ModelSpec, asked: Mapping[str, object]
+) -> dict[str, object]:
+    """A request with one limit of the answer's tokens, under the name that its server knows.
+
+    Args:
+        body: the request, with or without limits.
+        spec: the model's entry, whose ``extra_body`` may have one.
+        asked: what else may have one: the smaller of the two holds.
+    """
+    limits = [
+        limit
+        for given in (asked, spec.extra_body)
+        for name in _LIMITS
+        if isinstance(limit := given.get(name), int)
+    ]
+    limited = {name: value for name, value in body.items() if name not in _LIMITS}
+    if limits:
+        limited[spec.token_limit_field if "messages" in body else "max_tokens"] = min(limits)
+    return limited
 
 
 def json_body(request: Mapping[str, object]) -> bytes:
@@ -232,6 +256,13 @@ def _check_extra_body(spec: ModelSpec) -> None:
             f"model {spec.name!r}: extra_body: expected fields beyond those that are sent anyway, "
             f"found {', '.join(taken)}; remove them"
         )
+    for name in _LIMITS:
+        limit = spec.extra_body.get(name)
+        if limit is not None and token_count(limit) in (None, 0):
+            raise ConfigError(
+                f"model {spec.name!r}: extra_body: {name}: expected a number of tokens, found "
+                f"{limit!r}"
+            )
     try:
         json.dumps(spec.extra_body, allow_nan=False)
     except (TypeError, ValueError, RecursionError) as error:

@@ -7,7 +7,7 @@ from typing import cast
 from pyramid_moa.backends.model_spec import ModelSpec
 from pyramid_moa.backends.openai_endpoint import endpoint_of
 from pyramid_moa.backends.openai_errors import ServerError, StatusError, explained
-from pyramid_moa.backends.openai_model import json_body
+from pyramid_moa.backends.openai_model import json_body, with_token_limit
 from pyramid_moa.backends.openai_reply import read_json
 from pyramid_moa.errors import BackendError
 
@@ -16,8 +16,6 @@ __all__ = ["OpenAIRelay", "RelayError"]
 _CHECK_S = 5.0
 # A stream says its own length only in its end: with what surrounds each token, no answer is longer.
 _MOST_BYTES = 128 << 20
-# Servers know one name or the other for the most tokens of an answer; clients send either.
-_LIMITS = ("max_completion_tokens", "max_tokens")
 _Object = dict[str, object]
 
 
@@ -161,20 +159,8 @@ class OpenAIRelay:
         await self._checking.close()
 
     def _body(self, request: Mapping[str, object]) -> _Object:
-        own = self._spec.extra_body
-        body = {**own, **request, "model": self._spec.model}
-        for name in _LIMITS:
-            body.pop(name, None)
-        # The client's before the entry's, whichever names the two have for it.
-        limits = [
-            given[name]
-            for given in (request, own)
-            for name in _LIMITS
-            if given.get(name) is not None
-        ]
-        if limits:
-            body[self._spec.token_limit_field if "messages" in body else "max_tokens"] = limits[0]
-        return body
+        body = {**self._spec.extra_body, **request, "model": self._spec.model}
+        return with_token_limit(body, self._spec, request)
 
     def _explained(self, error: Exception, request: Mapping[str, object]) -> RelayError:
         said = explained(error, self._endpoint, model=self._spec.model, prompt=_texts(request))

@@ -145,7 +145,7 @@ class Upstream:
         chat = prompt.messages is not None
         answer = AnswerOfChunks(chat=chat)
         path = "/chat/completions" if chat else "/completions"
-        request = {**request_body(self.spec, prompt, sampling), **self.spec.extra_body}
+        request = request_body(self.spec, prompt, sampling)
         bill = Bill()
         try:
             async with aclosing(
