@@ -143,6 +143,7 @@ class OpenAIModel:
                 latency_s=time.perf_counter() - started,
                 prompt_tokens=prompt_tokens,
                 completion_tokens=completion_tokens,
+                retry_after_s=error.retry_after_s if isinstance(error, StatusError) else None,
             )
 
     async def _post(self, prompt: Prompt, sampling: Sampling) -> tuple[bytes, str]:

@@ -92,6 +92,23 @@ def test_clients_are_told_what_a_busy_server_says(stream):
         assert (reply.status_code, reply.headers["retry-after"]) == (429, "60")
 
 
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("status", [429, 503])
+@pytest.mark.parametrize(
+    ("member_s", "oracle_s", "told"), [(60, 50, "50"), (None, 50, "50"), (60, None, "60")]
+)
+def test_who_judges_in_vain_is_told_when_the_first_server_wants_to_be_asked_again(
+    stream, status, member_s, oracle_s, told
+):
+    def busy(seconds):
+        headers = {} if seconds is None else {"retry-after": str(seconds)}
+        return fails(Reply(status=status, body={"error": {"message": "busy"}}, headers=headers))
+
+    with behind(busy(member_s), busy(None), busy(oracle_s)) as gateway:
+        reply = gateway.post(chat_body(stream=stream))
+        assert (reply.status_code, reply.headers["retry-after"]) == (503, told)
+
+
 @pytest.mark.parametrize("how", ["ask", "stream"])
 def test_without_any_member_the_oracle_answers(how):
     with behind(fails(), fails(), says("#### 99")) as gateway:

@@ -5,6 +5,7 @@ import logging
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing
+from dataclasses import replace
 from typing import TypeVar
 
 from pyramid_moa.backends import Backend, Completion, Failure, ModelSpec, Prompt, Sampling
@@ -159,7 +160,9 @@ class Upstream:
                 logprobs=self.spec.logprobs, max_tokens=sampling.max_tokens, latency_s=latency_s
             )
         except BackendError as error:
-            yield _broken_off(str(error), started, bill, can_retry=error.can_retry)
+            failure = _broken_off(str(error), started, bill, can_retry=error.can_retry)
+            come_back_s = error.retry_after_s if isinstance(error, RelayError) else None
+            yield replace(failure, retry_after_s=come_back_s)
         except Exception:
             yield _broken_off(self._fault(), started, bill, can_retry=True)
 
