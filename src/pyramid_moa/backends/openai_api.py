@@ -49,13 +49,16 @@ class OpenAIBackend:
         self._hidden_states = hidden_states
         self._model = OpenAIModel(spec, hidden_states=hidden_states)
         self.hidden_keys = self._model.hidden_keys
+        # Of all calls together: each has as many workers by itself.
+        self._free = asyncio.Semaphore(spec.max_concurrency)
         self._thread = LoopThread(f"openai backend {spec.name}", at_end=self._model.close)
 
     def in_this_loop(self) -> OpenAIModel:
         """The same model once more, to be asked from the caller's own event loop and closed there.
 
-        A server that asks for one answer at a time spares itself the way to another thread. What
-        it tells of failures may go to its clients: no address is in it.
+        A server that asks for one answer at a time spares itself the way to another thread, and
+        bounds by itself how many there are at once. What failures say may go to its clients: no
+        address is in it.
         """
         return OpenAIModel(self._spec, hidden_states=self._hidden_states, for_clients=True)
 
@@ -181,7 +184,9 @@ class OpenAIBackend:
 
         async def work() -> None:
             for index, prompt in todo:
-                await take(index, await self._model.answer(prompt, sampling))
+                async with self._free:
+                    outcome = await self._model.answer(prompt, sampling)
+                await take(index, outcome)
 
         # A task for each request that may be under way, not one for each prompt.
         try:

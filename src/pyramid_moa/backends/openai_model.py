@@ -1,6 +1,5 @@
 """One model of an OpenAI-compatible server, in the event loop that asks it."""
 
-import asyncio
 import json
 import time
 from collections.abc import Mapping, Sequence
@@ -76,12 +75,37 @@ class OpenAIModel:
             max_retries=spec.max_retries,
             longest_pause_s=spec.longest_pause_s,
         )
-        self._free = asyncio.Semaphore(spec.max_concurrency)
 
     async def answer(self, prompt: Prompt, sampling: Sampling) -> Completion | Failure:
-        """Answer one prompt, ``max_concurrency`` of them at once."""
-        async with self._free:
-            return await self._answer(prompt, sampling)
+        """Answer one prompt; how many there are at once is for the caller to bound."""
+        started = time.perf_counter()
+        body = b""
+        try:
+            body, name = await self._post(prompt, sampling)
+            completion = read_completion(
+                body,
+                chat=prompt.messages is not None,
+                logprobs=self._spec.logprobs,
+                max_tokens=sampling.max_tokens,
+                latency_s=time.perf_counter() - started,
+            )
+            if self._hidden is None:
+                return completion
+            vectors = await self._hidden.fetch(name, body, sampling)
+            return replace(completion, hidden_states=vectors)
+        except (ServerError, BackendError, ValueError, RecursionError) as error:
+            texts = [prompt.text or "", *(message.content for message in prompt.messages or ())]
+            explained = self._explained(error, texts)
+            # An answer that can't be used has to be paid for like any other.
+            prompt_tokens, completion_tokens = token_counts(body)
+            return Failure(
+                message=str(explained),
+                can_retry=explained.can_retry,
+                latency_s=time.perf_counter() - started,
+                prompt_tokens=prompt_tokens,
+                completion_tokens=completion_tokens,
+                retry_after_s=error.retry_after_s if isinstance(error, StatusError) else None,
+            )
 
     async def check(self) -> None:
         """Ask the server whether it is there, takes the key and knows the model.
@@ -115,36 +139,6 @@ class OpenAIModel:
     async def close(self) -> None:
         """Close the connections."""
         await self._client.close()
-
-    async def _answer(self, prompt: Prompt, sampling: Sampling) -> Completion | Failure:
-        started = time.perf_counter()
-        body = b""
-        try:
-            body, name = await self._post(prompt, sampling)
-            completion = read_completion(
-                body,
-                chat=prompt.messages is not None,
-                logprobs=self._spec.logprobs,
-                max_tokens=sampling.max_tokens,
-                latency_s=time.perf_counter() - started,
-            )
-            if self._hidden is None:
-                return completion
-            vectors = await self._hidden.fetch(name, body, sampling)
-            return replace(completion, hidden_states=vectors)
-        except (ServerError, BackendError, ValueError, RecursionError) as error:
-            texts = [prompt.text or "", *(message.content for message in prompt.messages or ())]
-            explained = self._explained(error, texts)
-            # An answer that can't be used has to be paid for like any other.
-            prompt_tokens, completion_tokens = token_counts(body)
-            return Failure(
-                message=str(explained),
-                can_retry=explained.can_retry,
-                latency_s=time.perf_counter() - started,
-                prompt_tokens=prompt_tokens,
-                completion_tokens=completion_tokens,
-                retry_after_s=error.retry_after_s if isinstance(error, StatusError) else None,
-            )
 
     async def _post(self, prompt: Prompt, sampling: Sampling) -> tuple[bytes, str]:
         """Ask, and again where that may help: the answer, and the name of its hidden states."""
