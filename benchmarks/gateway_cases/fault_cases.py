@@ -59,6 +59,7 @@ def _all(mood: str) -> dict[str, str]:
 _LEFT_TO_MEMBERS = {"tools": _ORACLE_ONLY}
 # Nobody is left: 503 with Retry-After, and nothing else.
 _NOBODY: frozenset[Outcome] = frozenset({"unavailable"})
+_IN_MID_STREAM = (("dies in mid-stream", "dies"), ("stalls in mid-stream", "stalls"))
 
 FAULT_CASES = (
     FaultCase(name="nothing fails", moods={}, judged=_FINE, turns=_FINE),
@@ -76,26 +77,15 @@ FAULT_CASES = (
     FaultCase(name="the oracle answers 500", moods=_oracle("errors"), **_LEFT_TO_MEMBERS),
     FaultCase(name="the oracle hangs", moods=_oracle("hangs"), **_LEFT_TO_MEMBERS),
     FaultCase(name="the oracle answers garbage", moods=_oracle("garbage"), **_LEFT_TO_MEMBERS),
-    FaultCase(
-        name="the oracle dies in mid-stream",
-        moods=_oracle("dies"),
-        judged=_BROKEN,
-        turns=_BROKEN,
-        **_LEFT_TO_MEMBERS,
-    ),
-    FaultCase(
-        name="the oracle stalls in mid-stream",
-        moods=_oracle("stalls"),
-        judged=_BROKEN,
-        turns=_BROKEN,
-        **_LEFT_TO_MEMBERS,
-    ),
-    FaultCase(
-        name="the oracle flaps",
-        moods=_oracle("flaps"),
-        judged=_BROKEN,
-        turns=_BROKEN,
-        **_LEFT_TO_MEMBERS,
+    *(
+        FaultCase(
+            name=f"the oracle {how}",
+            moods=_oracle(mood),
+            judged=_BROKEN,
+            turns=_BROKEN,
+            **_LEFT_TO_MEMBERS,
+        )
+        for how, mood in (*_IN_MID_STREAM, ("flaps", "flaps"))
     ),
     FaultCase(
         name="everything refuses connections",
@@ -132,23 +122,8 @@ FAULT_CASES = (
         turns=_BROKEN,
         tools=_ORACLE_ONLY,
     ),
-    FaultCase(
-        name="the oracle refuses connections",
-        moods=_oracle("refuses"),
-        fallback=True,
-        tools=_ANY_ANSWER,
-    ),
-    FaultCase(name="the oracle hangs", moods=_oracle("hangs"), fallback=True, tools=_ANY_ANSWER),
-    FaultCase(
-        name="the oracle dies in mid-stream",
-        moods=_oracle("dies"),
-        fallback=True,
-        tools=_ANY_ANSWER,
-    ),
-    FaultCase(
-        name="the oracle stalls in mid-stream",
-        moods=_oracle("stalls"),
-        fallback=True,
-        tools=_ANY_ANSWER,
+    *(
+        FaultCase(name=f"the oracle {how}", moods=_oracle(mood), fallback=True, tools=_ANY_ANSWER)
+        for how, mood in (("refuses connections", "refuses"), ("hangs", "hangs"), *_IN_MID_STREAM)
     ),
 )

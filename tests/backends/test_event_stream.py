@@ -1,5 +1,7 @@
 """Server-sent events out of bytes that come in any pieces."""
 
+from collections.abc import Iterator
+
 import pytest
 
 from pyramid_moa.backends import event_stream
@@ -35,7 +37,11 @@ def test_an_event_comes_with_its_last_byte() -> None:
     assert list(stream.feed(b"\n")) == [b"x"]
 
 
-@pytest.mark.parametrize("piece", [b"x" * 40, b"data: y\n" * 5], ids=["line", "lines"])
+@pytest.mark.parametrize(
+    "piece",
+    [b"x" * 40, b"data: y\n" * 5, b"data:\n", b"data\r\n"],
+    ids=["line", "lines", "empty lines", "bare lines"],
+)
 def test_an_event_without_an_end_is_not_collected_for_ever(
     monkeypatch: pytest.MonkeyPatch, piece: bytes
 ) -> None:
@@ -44,6 +50,24 @@ def test_an_event_without_an_end_is_not_collected_for_ever(
     fed = (data for _ in range(1000) for data in stream.feed(piece))
     with pytest.raises(BackendError, match="an event is larger"):
         list(fed)
+
+
+def test_what_is_kept_is_not_looked_through_at_each_piece() -> None:
+    looked_at = 0
+
+    class Watched(list[bytes]):
+        def __iter__(self) -> Iterator[bytes]:
+            nonlocal looked_at
+            looked_at += len(self)
+            return super().__iter__()
+
+    stream = EventStream()
+    stream._data = Watched()
+    for _ in range(100):
+        assert list(stream.feed(b"data: y\n")) == []
+    assert list(stream.feed(b"\n")) == [b"\n".join([b"y"] * 100)]
+    # Once, to put the event together, and perhaps not even then.
+    assert looked_at <= 100
 
 
 def test_many_events_are_no_long_one(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,6 +26,12 @@ from pyramid_moa.backends.loop_thread import LoopThread
 from pyramid_moa.backends.model_spec import ModelSpec
 from pyramid_moa.backends.openai_api import OpenAIBackend
 from pyramid_moa.backends.openai_endpoint import clean_message, endpoint_of
+from pyramid_moa.backends.openai_errors import (
+    StatusError,
+    TooSlowError,
+    UnreachableError,
+    explained,
+)
 from pyramid_moa.backends.protocol import (
     Completion,
     Failure,
@@ -182,6 +188,37 @@ class TestRequests:
         ):
             OpenAIBackend(spec_for(server, extra_body={"stream": True, "n": 4}))
 
+    @pytest.mark.parametrize(
+        ("own", "sent"),
+        [
+            ({"max_tokens": 4096}, 20),
+            ({"max_completion_tokens": 4096}, 20),
+            ({"max_tokens": 5, "max_completion_tokens": None}, 5),
+            ({"max_completion_tokens": 5}, 5),
+        ],
+        ids=str,
+    )
+    @pytest.mark.parametrize("field", ["max_tokens", "max_completion_tokens"])
+    def test_of_two_limits_the_smaller_holds(
+        self, own: dict[str, object], sent: int, field: str
+    ) -> None:
+        with faulty_server(echo) as server:
+            spec = {"extra_body": own, "token_limit_field": field}
+            with backend_of(server, **spec) as backend:
+                backend.generate([chat("Hi"), Prompt(text="Hi")], GREEDY)
+        for request in server.requests:
+            name = field if "messages" in request.body else "max_tokens"
+            limits = {key: value for key, value in request.body.items() if key.startswith("max_")}
+            assert limits == {name: sent}
+
+    @pytest.mark.parametrize("limit", ["4096", 0, -1, 1.5, True])
+    def test_a_limit_is_a_number_of_tokens(self, limit: object) -> None:
+        spec = ModelSpec(
+            name="m", model="x", base_url="http://h/v1", extra_body={"max_tokens": limit}
+        )
+        with pytest.raises(ConfigError, match="max_tokens: expected a number of tokens"):
+            OpenAIBackend(spec)
+
     @pytest.mark.parametrize("value", [date(2026, 1, 1), {1}, float("inf"), b"bytes"])
     def test_extra_body_must_be_json(self, value: object) -> None:
         spec = ModelSpec(name="m", model="x", base_url="http://h/v1", extra_body={"field": value})
@@ -301,6 +338,54 @@ class TestSecrets:
         assert "[prompt]" in outcome.message
         assert outcome.message.isprintable()
         assert len(outcome.message) < 500
+
+    @pytest.mark.parametrize(
+        ("url", "said"),
+        [
+            ("http://me:s3cret%2FPW@h/v1", "bad password s3cret/PW"),
+            ("http://me:s3cret%2FPW@h/v1", "bad password s3cret%2FPW"),
+            ("http://user:s3cretPW@h/v1", "bad header Basic dXNlcjpzM2NyZXRQVw=="),
+            ("http://token-in-place@h/v1", "bad user token-in-place"),
+            ("http://h/v1?api-key=query%2Bsecret&v=1", "no query+secret here"),
+            ("http://h/v1?api-key=query%2Bsecret&v=1", "no /v1?api-key=query%2Bsecret here"),
+            ("http://h/v1?bare-secret", "no bare-secret here"),
+            ("http://h/v1?a=secret&b=secret-and-more", "no secret-and-more here"),
+        ],
+    )
+    def test_what_opens_a_server_is_in_no_message(self, url: str, said: str) -> None:
+        endpoint = endpoint_of(ModelSpec(name="m", model="x", base_url=url))
+        # Cut as all messages are, but not in the middle of one.
+        for body in (said, QUESTION * 70 + said):
+            message = str(
+                explained(
+                    StatusError(401, {}, body.encode()), endpoint, model="x", prompt=[QUESTION * 70]
+                )
+            )
+            for part in ("s3cret", "dXNlc", "in-place", "query", "bare", "and-more"):
+                assert part not in message
+        assert "***" in str(explained(StatusError(401, {}, said.encode()), endpoint, model="x"))
+
+    @pytest.mark.parametrize(
+        "error",
+        [
+            StatusError(
+                307, {"location": "https://10.1.2.3:8443/v1?k=KEY"}, b"see HTTPS://10.1.2.3/"
+            ),
+            StatusError(401, {}, b"ask 'http://h:8000/v1/keys' or grpc://10.1.2.3"),
+            UnreachableError("refused"),
+            TooSlowError("late"),
+            BackendError("nothing at http://10.1.2.3/v1"),
+            ValueError("http://u:p@10.1.2.3 is no URL"),
+        ],
+        ids=lambda error: type(error).__name__,
+    )
+    def test_clients_are_told_no_address(self, error: Exception) -> None:
+        spec = ModelSpec(name="m", model="x", base_url="http://h:8000/v1", api_key_env="MY_KEY")
+        message = str(explained(error, endpoint_of(spec, for_clients=True), model="x"))
+        assert message.startswith("m")
+        for part in ("://", "10.1.2.3", "8000", "8443", "MY_KEY"):
+            assert part not in message
+        assert "h:8000" in str(explained(error, endpoint_of(spec), model="x"))
 
     def test_nothing_of_it_is_logged(self, caplog: pytest.LogCaptureFixture) -> None:
         caplog.set_level(logging.INFO)
@@ -515,11 +600,19 @@ class TestFaults:
 
     def test_redirects_are_not_followed(self) -> None:
         with faulty_server(echo) as other:
-            moved = Reply(status=307, headers={"location": other.base_url + "/chat/completions"})
+            moved = Reply(status=307, headers={"location": f"{other.base_url}/chat?key={KEY}"})
             outcome = failure(lambda _: moved)
         assert not other.requests
-        assert f"answered 307 ({other.base_url}/chat/completions) and points" in outcome.message
+        host = other.base_url.removesuffix("/v1")
+        assert f"answered 307 ({host}) and points elsewhere" in outcome.message
         assert not outcome.can_retry
+
+    @pytest.mark.parametrize(
+        "location", ["/login?to=/v1", "http://[", "http://h:port/", "https:///x"]
+    )
+    def test_a_redirect_to_nowhere_else_is_not_shown(self, location: str) -> None:
+        outcome = failure(lambda _: Reply(status=307, headers={"location": location}))
+        assert "answered 307 and points elsewhere" in outcome.message
 
     def test_one_failure_spoils_no_other(self) -> None:
         def answer(request: Request) -> Any:

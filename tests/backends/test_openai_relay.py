@@ -99,7 +99,9 @@ def test_a_request_goes_on_as_it_is_but_for_the_models_name_and_the_entrys_own(m
     [
         ({"max_completion_tokens": None, "max_tokens": 50}, {}, 50),
         ({"max_completion_tokens": 50, "max_tokens": None}, {}, 50),
+        ({"max_completion_tokens": 50, "max_tokens": 40}, {}, 40),
         ({"max_tokens": 5}, {"max_completion_tokens": 4096}, 5),
+        ({"max_tokens": 5000}, {"max_completion_tokens": 4096}, 4096),
         ({"max_completion_tokens": 5}, {"max_tokens": 4096}, 5),
         ({"max_tokens": None}, {"max_completion_tokens": 4096}, 4096),
         ({}, {"max_tokens": 4096}, 4096),
@@ -109,7 +111,9 @@ def test_a_request_goes_on_as_it_is_but_for_the_models_name_and_the_entrys_own(m
     ids=str,
 )
 @pytest.mark.parametrize("field", ["max_tokens", "max_completion_tokens"])
-def test_the_clients_limit_goes_before_the_entrys_whatever_their_names(given, own, sent, field):
+def test_of_the_clients_limit_and_the_entrys_the_smaller_holds_whatever_their_names(
+    given, own, sent, field
+):
     async def work(relay, server):
         await relay.complete(CHAT, {**HELLO, **given})
 
@@ -179,7 +183,7 @@ def test_a_stream_is_handed_on_whole():
             None,
             "memory",
         ),
-        ([*stream_events("abc")[:2], (0.0, "{")], None, "http"),
+        ([*stream_events("abc")[:2], (0.0, "{")], None, "expected JSON"),
         ([*stream_events("abc")[:2], (0.0, "[1]")], None, "JSON objects"),
     ],
 )

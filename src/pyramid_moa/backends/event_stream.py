@@ -23,7 +23,8 @@ class EventStream:
         """Begin with nothing."""
         self._line: list[bytes] = []
         self._data: list[bytes] = []
-        self._size = 0
+        # Bytes of what waits for its end: of the lines that are kept, and of everything.
+        self._kept = self._size = 0
 
     def feed(self, piece: bytes) -> Iterator[bytes]:
         """Take in the next bytes.
@@ -47,9 +48,11 @@ class EventStream:
             if not line:
                 if self._data:
                     yield b"\n".join(self._data)
-                self._data = []
+                self._data, self._kept = [], 0
                 continue
             name, _, value = line.partition(b":")
             if name == b"data":
                 self._data.append(value.removeprefix(b" "))
-        self._size = len(rest) + sum(map(len, self._data))
+                # The whole line, with its end: one without a value takes memory, too.
+                self._kept += len(line) + 1
+        self._size = len(rest) + self._kept

@@ -62,7 +62,7 @@ class ModelSpec:
         token_limit_field: openai, and vllm with a port: the request field that limits the answer's
             tokens.
         extra_body: openai, and vllm with a port: further request fields that this server
-            understands.
+            understands; of a limit of tokens there and that of the call, the smaller holds.
         port: the model is served at this port of this machine, by the vLLM server that
             ``pyramid-moa up`` starts for it, and reached there over HTTP; null for a model that
             runs in this process (transformers, vllm) or on a server of somebody else's (openai).

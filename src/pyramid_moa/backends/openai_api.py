@@ -40,7 +40,8 @@ class OpenAIBackend:
         Raises:
             BackendError: somebody else can write to the folder that the server shares.
             ConfigError: the key's environment variable is not set, base_url is no address, or
-                extra_body holds fields that are the backend's or that are no JSON.
+                extra_body holds fields that are the backend's, that are no JSON, or a limit of
+                tokens that is none.
         """
         self.name = spec.name
         self.gives_logprobs = spec.logprobs
@@ -48,14 +49,18 @@ class OpenAIBackend:
         self._hidden_states = hidden_states
         self._model = OpenAIModel(spec, hidden_states=hidden_states)
         self.hidden_keys = self._model.hidden_keys
+        # Of all calls together: each has as many workers by itself.
+        self._free = asyncio.Semaphore(spec.max_concurrency)
         self._thread = LoopThread(f"openai backend {spec.name}", at_end=self._model.close)
 
     def in_this_loop(self) -> OpenAIModel:
         """The same model once more, to be asked from the caller's own event loop and closed there.
 
-        A server that asks for one answer at a time spares itself the way to another thread.
+        A server that asks for one answer at a time spares itself the way to another thread, and
+        bounds by itself how many there are at once. What failures say may go to its clients: no
+        address is in it.
         """
-        return OpenAIModel(self._spec, hidden_states=self._hidden_states)
+        return OpenAIModel(self._spec, hidden_states=self._hidden_states, for_clients=True)
 
     def check(self) -> None:
         """Ask the server whether it is there, takes the key and knows the model.
@@ -179,7 +184,9 @@ class OpenAIBackend:
 
         async def work() -> None:
             for index, prompt in todo:
-                await take(index, await self._model.answer(prompt, sampling))
+                async with self._free:
+                    outcome = await self._model.answer(prompt, sampling)
+                await take(index, outcome)
 
         # A task for each request that may be under way, not one for each prompt.
         try:

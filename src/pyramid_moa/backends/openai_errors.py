@@ -5,9 +5,11 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from email.utils import parsedate_to_datetime
+from functools import partial
 from typing import cast
+from urllib.parse import urlsplit
 
-from pyramid_moa.backends.openai_endpoint import Endpoint, clean_message
+from pyramid_moa.backends.openai_endpoint import Endpoint, clean_message, without_addresses
 from pyramid_moa.backends.openai_reply import can_retry_status
 from pyramid_moa.errors import BackendError
 
@@ -84,21 +86,25 @@ def explained(
         prompt: texts of the prompt, which the message must not quote.
 
     Returns:
-        An error whose message is one line without key and prompt.
+        An error whose message is one line without secrets and prompt; and without any address
+        where it goes to clients.
     """
     text, can_retry = _explain(error, endpoint, model, prompt)
+    if endpoint.alias is not None:
+        text = without_addresses(text)
     return BackendError(text, can_retry=can_retry)
 
 
 def _explain(
     error: Exception, endpoint: Endpoint, model: str, prompt: Sequence[str]
 ) -> tuple[str, bool]:
-    where = endpoint.address
+    where = endpoint.address if endpoint.alias is None else endpoint.alias
+    clean = partial(clean_message, secrets=endpoint.secrets, prompt=prompt)
     if isinstance(error, TooSlowError):
         return f"{where} gave no answer in time; raise timeout_s or lower max_concurrency", True
     if isinstance(error, StatusError):
-        said = clean_message(_said(error.body), key=endpoint.key, prompt=prompt)
-        place = clean_message(error.headers.get("location", ""), key=endpoint.key)
+        said = clean(_said(error.body))
+        place = clean(_place(error.headers.get("location", ""))) if endpoint.alias is None else ""
         to = f" ({place})" if place else ""
         advice = _advice(error.status, said, endpoint, model)
         can_retry = can_retry_status(error.status)
@@ -106,15 +112,23 @@ def _explain(
     if isinstance(error, UnreachableError):
         return f"{where} can't be reached ({error}); is the server running there?", True
     if isinstance(error, BackendError):
-        said = clean_message(str(error), key=endpoint.key, prompt=prompt)
-        return f"{where}: {said}", error.can_retry
+        return f"{where}: {clean(str(error))}", error.can_retry
     if isinstance(error, TooLargeError):
         return f"{where}: {error}", False
     if isinstance(error, UnicodeEncodeError):
         # Its own words would show the character and where it stands.
         return f"the prompt for {model!r} can't be sent: half of a surrogate pair in it", False
-    said = clean_message(f"{type(error).__name__}: {error}", key=endpoint.key, prompt=prompt)
-    return f"{where}: {said}", False
+    return f"{where}: {clean(f'{type(error).__name__}: {error}')}", False
+
+
+def _place(location: str) -> str:
+    """Where a server points to, as far as that holds no secrets; empty where that is itself."""
+    try:
+        parts = urlsplit(location)
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        return ""
+    return f"{parts.scheme}://{host}{f':{port}' if port else ''}" if host else ""
 
 
 def _advice(status: int, said: str, endpoint: Endpoint, model: str) -> str:
@@ -123,7 +137,8 @@ def _advice(status: int, said: str, endpoint: Endpoint, model: str) -> str:
     if status in (401, 403):
         if endpoint.key_env is None:
             return " and wants an API key: name the variable that holds it as api_key_env"
-        return f" and refuses the API key in {endpoint.key_env}"
+        variable = f" in {endpoint.key_env}" if endpoint.alias is None else ""
+        return f" and refuses the API key{variable}"
     if status == 404:
         return f": is there a model {model!r}, and does base_url end as it should (often /v1)?"
     if status in (400, 413, 422) and ("context" in said.lower() or "too long" in said.lower()):

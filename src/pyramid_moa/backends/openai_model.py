@@ -1,6 +1,5 @@
 """One model of an OpenAI-compatible server, in the event loop that asks it."""
 
-import asyncio
 import json
 import time
 from collections.abc import Mapping, Sequence
@@ -17,16 +16,18 @@ from pyramid_moa.backends.openai_errors import (
     explained,
 )
 from pyramid_moa.backends.openai_hidden_states import served_hidden_states
-from pyramid_moa.backends.openai_reply import model_ids, read_completion, token_counts
+from pyramid_moa.backends.openai_reply import model_ids, read_completion, token_count, token_counts
 from pyramid_moa.backends.protocol import Completion, Failure, HiddenStates, Prompt, Sampling
 from pyramid_moa.errors import BackendError, ConfigError
 
-__all__ = ["OpenAIModel", "json_body", "request_body"]
+__all__ = ["OpenAIModel", "json_body", "request_body", "with_token_limit"]
 
 # Fields that decide what comes back: with others' values the answer could not be read.
 _OWN_FIELDS = frozenset(
     {"echo", "kv_transfer_params", "logprobs", "messages", "model", "n", "prompt", "stream"}
 )
+# Servers know one name or the other for the most tokens of an answer.
+_LIMITS = ("max_completion_tokens", "max_tokens")
 _CHECK_S = 10.0
 _CHECK_RETRIES = 1
 _SHOWN_MODELS = 10
@@ -39,18 +40,26 @@ class OpenAIModel:
         hidden_keys: the hidden states that answers carry.
     """
 
-    def __init__(self, spec: ModelSpec, *, hidden_states: HiddenStates | None = None) -> None:
+    def __init__(
+        self,
+        spec: ModelSpec,
+        *,
+        hidden_states: HiddenStates | None = None,
+        for_clients: bool = False,
+    ) -> None:
         """Prepare the client; nothing is sent yet.
 
         Args:
             spec: the model's entry.
             hidden_states: what to keep of the hidden states, where the server shares a folder
                 with this machine; None keeps nothing.
+            for_clients: whether failures are told to clients, who must not know the address.
 
         Raises:
             BackendError: somebody else can write to the folder that the server shares.
             ConfigError: the key's environment variable is not set, base_url is no address, or
-                extra_body holds fields that are the backend's or that are no JSON.
+                extra_body holds fields that are the backend's, that are no JSON, or a limit of
+                tokens that is none.
         """
         from pyramid_moa.backends.openai_client import OpenAIClient
 
@@ -58,7 +67,7 @@ class OpenAIModel:
         self._spec = spec
         self._hidden = served_hidden_states(spec, hidden_states)
         self.hidden_keys = self._hidden.keys if self._hidden else ()
-        self._endpoint = endpoint_of(spec)
+        self._endpoint = endpoint_of(spec, for_clients=for_clients)
         self._client = OpenAIClient(
             self._endpoint,
             max_concurrency=spec.max_concurrency,
@@ -66,12 +75,37 @@ class OpenAIModel:
             max_retries=spec.max_retries,
             longest_pause_s=spec.longest_pause_s,
         )
-        self._free = asyncio.Semaphore(spec.max_concurrency)
 
     async def answer(self, prompt: Prompt, sampling: Sampling) -> Completion | Failure:
-        """Answer one prompt, ``max_concurrency`` of them at once."""
-        async with self._free:
-            return await self._answer(prompt, sampling)
+        """Answer one prompt; how many there are at once is for the caller to bound."""
+        started = time.perf_counter()
+        body = b""
+        try:
+            body, name = await self._post(prompt, sampling)
+            completion = read_completion(
+                body,
+                chat=prompt.messages is not None,
+                logprobs=self._spec.logprobs,
+                max_tokens=sampling.max_tokens,
+                latency_s=time.perf_counter() - started,
+            )
+            if self._hidden is None:
+                return completion
+            vectors = await self._hidden.fetch(name, body, sampling)
+            return replace(completion, hidden_states=vectors)
+        except (ServerError, BackendError, ValueError, RecursionError) as error:
+            texts = [prompt.text or "", *(message.content for message in prompt.messages or ())]
+            explained = self._explained(error, texts)
+            # An answer that can't be used has to be paid for like any other.
+            prompt_tokens, completion_tokens = token_counts(body)
+            return Failure(
+                message=str(explained),
+                can_retry=explained.can_retry,
+                latency_s=time.perf_counter() - started,
+                prompt_tokens=prompt_tokens,
+                completion_tokens=completion_tokens,
+                retry_after_s=error.retry_after_s if isinstance(error, StatusError) else None,
+            )
 
     async def check(self) -> None:
         """Ask the server whether it is there, takes the key and knows the model.
@@ -106,39 +140,10 @@ class OpenAIModel:
         """Close the connections."""
         await self._client.close()
 
-    async def _answer(self, prompt: Prompt, sampling: Sampling) -> Completion | Failure:
-        started = time.perf_counter()
-        body = b""
-        try:
-            body, name = await self._post(prompt, sampling)
-            completion = read_completion(
-                body,
-                chat=prompt.messages is not None,
-                logprobs=self._spec.logprobs,
-                max_tokens=sampling.max_tokens,
-                latency_s=time.perf_counter() - started,
-            )
-            if self._hidden is None:
-                return completion
-            vectors = await self._hidden.fetch(name, body, sampling)
-            return replace(completion, hidden_states=vectors)
-        except (ServerError, BackendError, ValueError, RecursionError) as error:
-            texts = [prompt.text or "", *(message.content for message in prompt.messages or ())]
-            explained = self._explained(error, texts)
-            # An answer that can't be used has to be paid for like any other.
-            prompt_tokens, completion_tokens = token_counts(body)
-            return Failure(
-                message=str(explained),
-                can_retry=explained.can_retry,
-                latency_s=time.perf_counter() - started,
-                prompt_tokens=prompt_tokens,
-                completion_tokens=completion_tokens,
-            )
-
     async def _post(self, prompt: Prompt, sampling: Sampling) -> tuple[bytes, str]:
         """Ask, and again where that may help: the answer, and the name of its hidden states."""
         path = "/completions" if prompt.messages is None else "/chat/completions"
-        request = {**request_body(self._spec, prompt, sampling), **self._spec.extra_body}
+        request = request_body(self._spec, prompt, sampling)
         name = ""
 
         def body() -> bytes:
@@ -183,7 +188,7 @@ class OpenAIModel:
 
 
 def request_body(spec: ModelSpec, prompt: Prompt, sampling: Sampling) -> dict[str, object]:
-    """What a server is asked for one answer, without the entry's ``extra_body``."""
+    """What a server is asked for one answer, with the entry's ``extra_body``."""
     request: dict[str, object] = {
         "model": spec.model,
         "temperature": sampling.temperature,
@@ -195,17 +200,38 @@ def request_body(spec: ModelSpec, prompt: Prompt, sampling: Sampling) -> dict[st
         request["stop"] = list(sampling.stop)
     if prompt.messages is None:
         request["prompt"] = prompt.text
-        request["max_tokens"] = sampling.max_tokens
         if spec.logprobs:
             request["logprobs"] = 1
     else:
         request["messages"] = [
             {"role": message.role, "content": message.content} for message in prompt.messages
         ]
-        request[spec.token_limit_field] = sampling.max_tokens
         if spec.logprobs:
             request["logprobs"] = True
-    return request
+    limit = {"max_tokens": sampling.max_tokens}
+    return with_token_limit({**request, **spec.extra_body}, spec, limit)
+
+
+def with_token_limit(
+    body: Mapping[str, object], spec: ModelSpec, asked: Mapping[str, object]
+) -> dict[str, object]:
+    """A request with one limit of the answer's tokens, under the name that its server knows.
+
+    Args:
+        body: the request, with or without limits.
+        spec: the model's entry, whose ``extra_body`` may have one.
+        asked: what else may have one: the smaller of the two holds.
+    """
+    limits = [
+        limit
+        for given in (asked, spec.extra_body)
+        for name in _LIMITS
+        if isinstance(limit := given.get(name), int)
+    ]
+    limited = {name: value for name, value in body.items() if name not in _LIMITS}
+    if limits:
+        limited[spec.token_limit_field if "messages" in body else "max_tokens"] = min(limits)
+    return limited
 
 
 def json_body(request: Mapping[str, object]) -> bytes:
@@ -225,6 +251,13 @@ def _check_extra_body(spec: ModelSpec) -> None:
             f"model {spec.name!r}: extra_body: expected fields beyond those that are sent anyway, "
             f"found {', '.join(taken)}; remove them"
         )
+    for name in _LIMITS:
+        limit = spec.extra_body.get(name)
+        if limit is not None and token_count(limit) in (None, 0):
+            raise ConfigError(
+                f"model {spec.name!r}: extra_body: {name}: expected a number of tokens, found "
+                f"{limit!r}"
+            )
     try:
         json.dumps(spec.extra_body, allow_nan=False)
     except (TypeError, ValueError, RecursionError) as error:

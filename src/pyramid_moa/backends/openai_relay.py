@@ -7,7 +7,7 @@ from typing import Any, cast
 from pyramid_moa.backends.model_spec import ModelSpec
 from pyramid_moa.backends.openai_endpoint import endpoint_of
 from pyramid_moa.backends.openai_errors import ServerError, StatusError, explained
-from pyramid_moa.backends.openai_model import json_body
+from pyramid_moa.backends.openai_model import json_body, with_token_limit
 from pyramid_moa.backends.openai_reply import read_json
 from pyramid_moa.errors import BackendError
 
@@ -18,8 +18,6 @@ _CHECK_S = 5.0
 _MOST_BYTES = 128 << 20
 # Objects and lists in one another: what is nested deeper can be read, and not be written again.
 _DEEPEST = 100
-# Servers know one name or the other for the most tokens of an answer; clients send either.
-_LIMITS = ("max_completion_tokens", "max_tokens")
 _Object = dict[str, object]
 
 
@@ -55,7 +53,7 @@ class OpenAIRelay:
         """Prepare the client; nothing is sent yet.
 
         Args:
-            spec: the model's entry.
+            spec: the model's entry; errors call it by its name in the pyramid.
 
         Raises:
             ConfigError: the key's environment variable is not set, or base_url is no address.
@@ -63,7 +61,7 @@ class OpenAIRelay:
         from pyramid_moa.backends.openai_client import OpenAIClient
 
         self._spec = spec
-        self._endpoint = endpoint_of(spec)
+        self._endpoint = endpoint_of(spec, for_clients=True)
         self._client = OpenAIClient(
             self._endpoint,
             max_concurrency=spec.max_concurrency,
@@ -163,20 +161,8 @@ class OpenAIRelay:
         await self._checking.close()
 
     def _body(self, request: Mapping[str, object]) -> _Object:
-        own = self._spec.extra_body
-        body = {**own, **request, "model": self._spec.model}
-        for name in _LIMITS:
-            body.pop(name, None)
-        # The client's before the entry's, whichever names the two have for it.
-        limits = [
-            given[name]
-            for given in (request, own)
-            for name in _LIMITS
-            if given.get(name) is not None
-        ]
-        if limits:
-            body[self._spec.token_limit_field if "messages" in body else "max_tokens"] = limits[0]
-        return body
+        body = {**self._spec.extra_body, **request, "model": self._spec.model}
+        return with_token_limit(body, self._spec, request)
 
     def _explained(self, error: Exception, request: Mapping[str, object]) -> RelayError:
         said = explained(error, self._endpoint, model=self._spec.model, prompt=_texts(request))

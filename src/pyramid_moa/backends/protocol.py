@@ -199,6 +199,7 @@ class Failure:
             where none came or its tokens are unknown.
         completion_tokens: likewise.
         tokens_estimated: whether those counts are estimates.
+        retry_after_s: seconds after which a server wants to be asked again, where it says so.
     """
 
     message: str
@@ -207,6 +208,7 @@ class Failure:
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
     tokens_estimated: bool = False
+    retry_after_s: float | None = None
 
 
 class Backend(Protocol):

@@ -369,6 +369,21 @@ def test_limits_of_a_request_are_kept():
         assert gateway.post(texts, "/v1/completions").json()["error"]["param"] == "prompt"
 
 
+@pytest.mark.parametrize(("asked", "sent"), [(33, 33), (5000, 4096)])
+def test_of_the_clients_limit_and_an_entrys_the_smaller_holds_on_every_route(asked, sent):
+    answers = {**AGREE, "a": says("#### 15")}
+    entry = {"extra_body": {"max_tokens": 4096}}
+    with running_gateway(answers, spec=entry) as gateway:
+        for model in ("pyramid", "oracle"):
+            assert gateway.ask(model=model, max_tokens=asked)
+            assert gateway.stream(model=model, max_completion_tokens=asked)
+        bodies = [r.body for server in gateway.servers.values() for r in server.requests if r.body]
+    assert len([body for body in bodies if body["model"] == "served-oracle"]) == 4
+    for body in bodies:
+        limits = {name: value for name, value in body.items() if name.startswith("max_")}
+        assert limits == {"max_tokens": sent}
+
+
 def test_no_request_makes_a_server_fetch_an_address(agreeing):
     before = len(agreeing.servers["oracle"].requests)
     for url in ("http://169.254.169.254/", " HTTPS://x/", "file:///etc/passwd", "gopher://x"):
@@ -376,6 +391,12 @@ def test_no_request_makes_a_server_fetch_an_address(agreeing):
         reply = agreeing.post(chat_body(messages=[{"role": "user", "content": [image]}]))
         assert reply.status_code == 400
         assert "lets no request name an address" in reply.json()["error"]["message"]
+    for fields in (
+        {"tools": [{"type": "mcp", "server_url": "http://169.254.169.254/"}]},
+        {"messages": [{"role": "user", "content": "hi", "image_url": "http://169.254.169.254/"}]},
+        {"mcp_servers": ["http://169.254.169.254/"]},
+    ):
+        assert agreeing.post(chat_body(**fields)).status_code == 400
     assert len(agreeing.servers["oracle"].requests) == before
 
 

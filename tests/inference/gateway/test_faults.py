@@ -92,6 +92,23 @@ def test_clients_are_told_what_a_busy_server_says(stream):
         assert (reply.status_code, reply.headers["retry-after"]) == (429, "60")
 
 
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("status", [429, 503])
+@pytest.mark.parametrize(
+    ("member_s", "oracle_s", "told"), [(60, 50, "50"), (None, 50, "50"), (60, None, "60")]
+)
+def test_who_judges_in_vain_is_told_when_the_first_server_wants_to_be_asked_again(
+    stream, status, member_s, oracle_s, told
+):
+    def busy(seconds):
+        headers = {} if seconds is None else {"retry-after": str(seconds)}
+        return fails(Reply(status=status, body={"error": {"message": "busy"}}, headers=headers))
+
+    with behind(busy(member_s), busy(None), busy(oracle_s)) as gateway:
+        reply = gateway.post(chat_body(stream=stream))
+        assert (reply.status_code, reply.headers["retry-after"]) == (503, told)
+
+
 @pytest.mark.parametrize("how", ["ask", "stream"])
 def test_without_any_member_the_oracle_answers(how):
     with behind(fails(), fails(), says("#### 99")) as gateway:
@@ -317,6 +334,25 @@ def test_the_upstreams_keys_are_nowhere_to_be_seen(monkeypatch, caplog):
     ours = [record.getMessage() for record in caplog.records if "pyramid" in record.name]
     assert ours
     assert not any(UPSTREAM_KEY in line for line in ours)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_the_upstreams_addresses_and_variables_are_nowhere_to_be_seen(monkeypatch, stream):
+    monkeypatch.setenv("UPSTREAM_KEY", UPSTREAM_KEY)
+    elsewhere = "https://10.1.2.3:8443/v1/chat/completions?api-key=QUERYSECRET"
+    moved = Reply(status=307, headers={"location": elsewhere}, body={"detail": f"see {elsewhere}"})
+    refuses = Reply(status=401, body={"error": {"message": "no"}})
+    answers = {"a": fails(moved), "b": fails(refuses), "oracle": says("#### 16")}
+    with running_gateway(answers, spec={"api_key_env": "UPSTREAM_KEY"}) as gateway:
+        seen = [
+            gateway.post(chat_body(stream=stream, model=name)) for name in ("pyramid", "a", "b")
+        ]
+    assert [reply.status_code for reply in seen] == [200, 503, 503]
+    assert "a answered 307 and points elsewhere" in seen[0].text
+    assert "b answered 401 and refuses the API key: no" in seen[0].text
+    for reply in seen:
+        for part in ("10.1.2.3", "8443", "QUERYSECRET", "UPSTREAM_KEY", "127.0.0.1"):
+            assert part not in reply.text
 
 
 TURNS = [

@@ -1,6 +1,7 @@
 """More requests than can be worked on, and what is seen of them from outside."""
 
 import asyncio
+import io
 import json
 import logging
 import socket
@@ -16,7 +17,7 @@ from running_gateway import QUESTION, QUICK, chat_body, fails, running_gateway, 
 from pyramid_moa.backends.openai_chunks import Piece
 from pyramid_moa.config_file import load_config
 from pyramid_moa.errors import ConfigError
-from pyramid_moa.inference.gateway.json_logs import JsonFormatter
+from pyramid_moa.inference.gateway.json_logs import JsonFormatter, log_as_json
 from pyramid_moa.inference.gateway.merging import all_of, merged
 from pyramid_moa.inference.gateway.settings import (
     Faults,
@@ -164,6 +165,34 @@ def test_the_log_has_a_line_a_request_and_no_text(caplog):
     assert (refused["status"], refused["error"]) == (400, "invalid_value")
     assert QUESTION not in str(lines)
     assert "####" not in str(lines)
+
+
+@pytest.fixture
+def log():
+    """What a program whose log is JSON writes there."""
+    stream, root = io.StringIO(), logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    # The root logger's own are put back, not closed.
+    root.handlers = []
+    log_as_json(stream)
+    try:
+        yield stream
+    finally:
+        root.handlers = handlers
+        root.setLevel(level)
+
+
+def test_the_log_has_no_addresses(log):
+    with running_gateway({**AGREE, "a": fails()}) as gateway:
+        gateway.ask()
+        assert soon(lambda: '"request"' in log.getvalue())
+    for name in ("httpx", "httpx2"):
+        logging.getLogger(name).info("HTTP Request: GET https://127.0.0.1/?token=t")
+    lines = [json.loads(line) for line in log.getvalue().splitlines()]
+    assert {line["logger"] for line in lines} <= {"pyramid_moa.gateway", "uvicorn.error"}
+    ours = [line for line in lines if line["logger"] == "pyramid_moa.gateway"]
+    assert ours
+    assert "127.0.0.1" not in str(ours)
 
 
 def test_a_fault_of_the_gateways_own_is_not_shown_to_clients(monkeypatch, caplog):

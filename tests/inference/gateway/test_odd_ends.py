@@ -11,7 +11,8 @@ from running_gateway import chat_body, running_gateway, says
 from pyramid_moa.inference.gateway import bounded_http
 from pyramid_moa.inference.gateway.api_error import ApiError
 from pyramid_moa.inference.gateway.api_request import ChatRequest
-from pyramid_moa.inference.gateway.question import _is_remote, check_limits
+from pyramid_moa.inference.gateway.named_addresses import is_remote
+from pyramid_moa.inference.gateway.question import check_limits
 from pyramid_moa.inference.gateway.reply import event, json_text
 from pyramid_moa.inference.gateway.settings import RequestLimits
 
@@ -174,7 +175,7 @@ def test_a_client_that_stops_reading_does_not_hold_up_the_end(monkeypatch):
     ],
 )
 def test_addresses_are_seen_through_what_their_readers_leave_out(address):
-    assert _is_remote(address)
+    assert is_remote(address)
     part = {"type": "image_url", "image_url": {"url": address}}
     with running_gateway({**MEMBERS, "oracle": says("#### 16")}) as gateway:
         told = gateway.post(chat_body(messages=[{"role": "user", "content": [part]}]))
@@ -204,9 +205,63 @@ def test_where_an_address_stands_only_data_is_one(part, address):
     check_limits(sent("data:image/png;base64,AAAA"), RequestLimits())
 
 
+FAR = "http://169.254.169.254/"
+
+
+def with_message(**fields):
+    return {"messages": [{"role": "user", "content": "hi", **fields}]}
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"tools": [{"type": "mcp", "server_url": FAR}]}, "tools"),
+        ({"tools": [{"type": "mcp", "server_label": "x", "parameters": {"u": FAR}}]}, "tools"),
+        ({"tools": [{"type": "function", "function": {}, "server_url": "//h"}]}, "tools"),
+        ({"tools": [{"headers": {"referer": FAR}}]}, "tools"),
+        (with_message(image_url=FAR), "messages"),
+        (with_message(images=[{"source": FAR}]), "messages"),
+        (with_message(text={"source": FAR}), "messages"),
+        ({"tool_choice": {"type": "mcp", "server_url": FAR}}, "tool_choice"),
+        ({"function_call": {"at": FAR}}, "function_call"),
+        ({"audio": {"voice": {"sample_url": "x.wav"}}}, "audio"),
+        ({"metadata": {"hook": FAR}}, "metadata"),
+        ({"prediction": {"type": "content", "content": [{"image_url": FAR}]}}, "prediction"),
+    ],
+    ids=str,
+)
+def test_no_field_that_is_handed_on_names_an_address(fields, param):
+    request = ChatRequest.model_validate(chat_body(**fields))
+    with pytest.raises(ApiError, match="lets no request name an address") as caught:
+        check_limits(request, RequestLimits())
+    assert caught.value.param == param
+    check_limits(request, RequestLimits(remote_images=True))
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"tools": [{"type": "function", "function": {"parameters": {"$schema": FAR}}}]},
+        {"tools": [{"type": "function", "function": {"description": f"Reads {FAR}"}}]},
+        {"tools": [{"type": "function", "name": "f", "parameters": {"examples": [FAR]}}]},
+        {"tools": [{"type": "custom", "custom": {"name": "f", "description": FAR}}]},
+        {"functions": [{"name": "f", "parameters": {"$schema": FAR}}]},
+        {"response_format": {"type": "json_schema", "json_schema": {"schema": {"$id": FAR}}}},
+        with_message(tool_calls=[{"function": {"name": "f", "arguments": f'{{"url": "{FAR}"}}'}}]),
+        with_message(reasoning_content=FAR, refusal=FAR, name="x"),
+        {"prediction": {"type": "content", "content": FAR}},
+        {"messages": [{"role": "user", "content": [{"type": "text", "text": FAR}]}]},
+        {"tool_choice": "auto", "metadata": {"team": "a"}},
+    ],
+    ids=str,
+)
+def test_words_and_schemas_may_hold_addresses(fields):
+    check_limits(ChatRequest.model_validate(chat_body(**fields)), RequestLimits())
+
+
 @pytest.mark.parametrize("text", ["data:image/png;base64,AAAA", "image_url", "auto", "call_1"])
 def test_what_is_no_address_passes(text):
-    assert not _is_remote(text)
+    assert not is_remote(text)
 
 
 def test_answers_that_are_thrown_away_are_answers():

@@ -299,7 +299,11 @@ def _no_answer(finished: Finished, block: Mapping[str, Any]) -> ApiError | None:
             "pyramid.max_latency_ms was over before any model had answered; allow more",
             pyramid=block,
         )
-    return unavailable("no model gave an answer; ask again later", pyramid=block)
+    return unavailable(
+        "no model gave an answer; ask again later",
+        retry_after_s=finished.retry_after_s or 1.0,
+        pyramid=block,
+    )
 
 
 def _bad_budget(error: ConfigError) -> ApiError:

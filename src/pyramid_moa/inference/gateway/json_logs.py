@@ -33,6 +33,7 @@ def log_as_json(stream: TextIO | None = None) -> None:
     handler = logging.StreamHandler(stream or sys.stderr)
     handler.setFormatter(JsonFormatter())
     logging.basicConfig(handlers=[handler], level=logging.INFO, force=True)
-    # Their lines a request hold addresses; ours has what is of use.
-    for name in ("httpx", "httpx2", "httpcore", "openai", "uvicorn.access"):
+    # What huggingface_hub fetches models with, by its version, writes a line a request, with the
+    # address. aiohttp, by which servers are asked, says nothing of requests at any level.
+    for name in ("httpx", "httpx2"):
         logging.getLogger(name).setLevel(logging.WARNING)

@@ -120,6 +120,8 @@ class Finished:
             off: they are no part of the answer.
         broken_off: such text has gone out, and nobody has taken over.
         ran_out: the client's own time was over before all was done.
+        retry_after_s: seconds after which the first of the models that failed, of those whose
+            servers say when, wants to be asked again.
     """
 
     decision: Decision
@@ -129,6 +131,7 @@ class Finished:
     void_characters: int = 0
     broken_off: bool = False
     ran_out: bool = False
+    retry_after_s: float | None = None
 
 
 Item = Judged | TakenOver | Piece | Finished
@@ -309,6 +312,14 @@ class _Way:
             void_characters=self._before if streamed or took_over else self._said,
             broken_off=self._said > 0 and not streamed and not took_over,
             ran_out=self._ran_out,
+            retry_after_s=min(
+                (
+                    outcome.retry_after_s
+                    for outcome in self._outcomes.values()
+                    if isinstance(outcome, Failure) and outcome.retry_after_s is not None
+                ),
+                default=None,
+            ),
         )
 
     async def _ask_members(self, names: Sequence[str]) -> None:

@@ -1,9 +1,6 @@
 """From a client's request to the question that the pyramid can judge, or why it can't."""
 
-import re
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from itertools import islice
 from typing import Literal
 
 from pyramid_moa.backends import Sampling
@@ -15,6 +12,7 @@ from pyramid_moa.inference.gateway.api_request import (
     CompletionRequest,
     TextRequest,
 )
+from pyramid_moa.inference.gateway.named_addresses import names_address
 from pyramid_moa.inference.gateway.settings import RequestLimits
 
 __all__ = [
@@ -48,8 +46,6 @@ _ORACLE_FIELDS = (
     "suffix",
 )
 _INT63 = 2**63
-_REMOTE = ("http:", "https:", "file:", "ftp:")
-_LETTER = re.compile("[!-~]")
 
 Cause = Literal["by_name", "not_supported", "out_of_distribution"]
 """Why nobody judges a request: it names a model, holds what no router was trained on, or a question
@@ -187,7 +183,7 @@ def check_limits(request: CompletionRequest, limits: RequestLimits) -> None:
     """Refuse more than the gateway is told to take.
 
     Raises:
-        ApiError: too many turns, answers or tokens, or an image by its address.
+        ApiError: too many turns, answers or tokens, or an address of something to fetch.
     """
     # Answers that are made and thrown away cost what those that are kept do.
     n, param = max(request.n or 1, getattr(request, "best_of", None) or 1), "n"
@@ -197,13 +193,11 @@ def check_limits(request: CompletionRequest, limits: RequestLimits) -> None:
                 f"messages: expected at most {limits.messages}, found {len(request.messages)}",
                 param="messages",
             )
-        if not limits.remote_images and any(
-            _is_remote(text, name) for name, text in _values(request.messages)
-        ):
+        if not limits.remote_images and (named := names_address(request)) is not None:
             raise bad_request(
-                "messages: expected images and the like as data: addresses, found another; this "
+                f"{named}: expected images and the like as data: addresses, found another; this "
                 "gateway lets no request name an address to be fetched or read",
-                param="messages",
+                param=named,
             )
     elif isinstance(request, TextRequest):
         prompts = request.prompt
@@ -217,39 +211,3 @@ def check_limits(request: CompletionRequest, limits: RequestLimits) -> None:
         for name in ("max_tokens", "max_completion_tokens"):
             if (getattr(request, name, None) or 0) > limits.max_tokens:
                 raise bad_request(f"{name}: expected at most {limits.max_tokens}", param=name)
-
-
-def _values(messages: list[ChatMessage]) -> Iterator[tuple[str, str]]:
-    """Every text of a message's parts but the words themselves, after the name it stands under."""
-    pending: list[tuple[str, object]] = [
-        (name, value)
-        for message in messages
-        if isinstance(message.content, list)
-        for part in message.content
-        for name, value in part.items()
-        if name != "text"
-    ]
-    while pending:
-        name, value = pending.pop()
-        if isinstance(value, str):
-            yield name, value
-        elif isinstance(value, dict):
-            pending.extend(value.items())
-        elif isinstance(value, list):
-            pending.extend((name, own) for own in value)
-
-
-def _is_remote(text: str, name: str = "") -> bool:
-    """Whether a server could be made to fetch or read what a text names.
-
-    Args:
-        text: any of a part but its words.
-        name: the field that it stands in.
-    """
-    if name.lower().endswith(("url", "uri")):
-        # Some servers take anything else for the name of a file of theirs.
-        return text[:5].lower() != "data:"
-    # Readers of addresses leave out blanks, control characters and others that are not seen,
-    # wherever they stand and however many there are.
-    head = "".join(found[0] for found in islice(_LETTER.finditer(text), 64)).lower()
-    return head.startswith(_REMOTE) or "://" in head

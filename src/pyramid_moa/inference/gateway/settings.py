@@ -142,8 +142,8 @@ class RequestLimits:
         messages: turns of a conversation.
         n: answers to one question, and questions of one request, multiplied.
         max_tokens: the most tokens of an answer that a client may ask for; null for no limit.
-        remote_images: whether images may be named by their address, which the oracle's server
-            then fetches; data: addresses always may.
+        remote_images: whether images, and what else a server fetches or calls (tools' servers),
+            may be named by their address; data: addresses always may.
     """
 
     body_bytes: int = 10 << 20

@@ -10,7 +10,6 @@ from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cached_property
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from pyramid_moa import __version__
@@ -76,12 +75,7 @@ class Stage:
         """Enter the context."""
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
         """End it, in error where something was raised."""
         self.end(error=None if kind is None else kind.__name__)
 
@@ -214,14 +208,8 @@ class RequestStage(Stage):
         """
 
 
-class _Untraced(RequestStage):
-    """Can be entered by many requests at once."""
-
-    def end(self, *, error: str | None = None) -> None:
-        """Nothing ends."""
-
-
-_UNTRACED = _Untraced()
+# Nothing of it ends: it can be entered by many requests at once.
+_UNTRACED = RequestStage()
 # What of an answer's reason a span has: numbers, names and words of a fixed list.
 _TOLD = (
     "route",

@@ -11,7 +11,6 @@ from typing import TypeVar
 from pyramid_moa.backends import Backend, Completion, Failure, ModelSpec, Prompt, Sampling
 from pyramid_moa.backends.openai_api import OpenAIBackend
 from pyramid_moa.backends.openai_chunks import AnswerOfChunks, Piece
-from pyramid_moa.backends.openai_endpoint import endpoint_of
 from pyramid_moa.backends.openai_model import request_body
 from pyramid_moa.backends.openai_relay import OpenAIRelay, RelayError
 from pyramid_moa.errors import BackendError
@@ -72,7 +71,6 @@ class Upstream:
         self._relay = OpenAIRelay(spec) if spec.is_served else None
         # Of all calls, judged or not: servers are asked for no more at once than they may be.
         self._places = asyncio.Semaphore(spec.max_concurrency)
-        self._address = endpoint_of(spec).address if spec.is_served else ""
 
     @property
     def is_served(self) -> bool:
@@ -117,7 +115,7 @@ class Upstream:
             raise
         if isinstance(outcome, Failure):
             call.settle("failed" if outcome.can_retry else "refused")
-            return replace(outcome, message=self._for_clients(outcome.message))
+            return outcome
         call.stage.note_tokens(outcome.prompt_tokens, outcome.completion_tokens)
         call.settle("answered")
         return outcome
@@ -148,7 +146,7 @@ class Upstream:
         chat = prompt.messages is not None
         answer = AnswerOfChunks(chat=chat)
         path = "/chat/completions" if chat else "/completions"
-        request = {**request_body(self.spec, prompt, sampling), **self.spec.extra_body}
+        request = request_body(self.spec, prompt, sampling)
         bill = Bill()
         try:
             async with aclosing(
@@ -162,7 +160,9 @@ class Upstream:
                 logprobs=self.spec.logprobs, max_tokens=sampling.max_tokens, latency_s=latency_s
             )
         except BackendError as error:
-            yield _broken_off(str(error), started, bill, can_retry=error.can_retry)
+            failure = _broken_off(str(error), started, bill, can_retry=error.can_retry)
+            come_back_s = error.retry_after_s if isinstance(error, RelayError) else None
+            yield replace(failure, retry_after_s=come_back_s)
         except Exception:
             yield _broken_off(self._fault(), started, bill, can_retry=True)
 
@@ -200,7 +200,7 @@ class Upstream:
             raise RelayError(call.timed_out(until).message, can_retry=True) from error
         except RelayError as error:
             call.settle("failed" if error.can_retry else "refused")
-            raise self._for_clients_too(error) from error
+            raise
         except Exception as error:
             call.settle("failed")
             raise RelayError(self._fault(), can_retry=True) from error
@@ -266,7 +266,7 @@ class Upstream:
             raise RelayError(call.timed_out(until).message, can_retry=True) from error
         except RelayError as error:
             call.settle("failed" if error.can_retry else "refused")
-            raise self._for_clients_too(error) from error
+            raise
         except Exception as error:
             call.settle("failed")
             raise RelayError(self._fault(), can_retry=True) from error
@@ -294,18 +294,6 @@ class Upstream:
     def _stage(self) -> Stage:
         spec = self.spec
         return traced_call(spec.name, served_as=spec.model, provider=spec.backend)
-
-    def _for_clients(self, message: str) -> str:
-        """A message without the server's address, which is nobody's outside."""
-        return message.replace(self._address, self.spec.name) if self._address else message
-
-    def _for_clients_too(self, error: RelayError) -> RelayError:
-        return RelayError(
-            self._for_clients(str(error)),
-            can_retry=error.can_retry,
-            status=error.status,
-            retry_after_s=error.retry_after_s,
-        )
 
     def _relay_call(self) -> tuple[ModelCall, OpenAIRelay]:
         assert self._relay is not None, "only a model on a server takes requests as they are"
