@@ -43,7 +43,8 @@ def _open_fields(request: ChatRequest) -> Iterator[tuple[str, list[_Field]]]:
     for tool in request.tools or ():
         free = _FUNCTION if tool.get("type", "function") == "function" else frozenset[str]()
         yield "tools", [(name, value) for name, value in tool.items() if name not in free]
-    for name in ("audio", "function_call", "metadata", "tool_choice"):
+    # Labels (``metadata``) are kept, and read by nobody.
+    for name in ("audio", "function_call", "tool_choice"):
         yield name, [(name, getattr(request, name))]
     # Words or parts, as in a message.
     said = request.prediction or {}
