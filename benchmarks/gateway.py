@@ -1,13 +1,15 @@
 """The gateway: how much time it adds to its models', and how many requests a second it bears.
 
     python benchmarks/gateway.py [--rate 50] [--requests 1000] [--delay-ms 100] [--rounds 3]
-        [--cases added throughput router] [--router CHECKPOINT] [--no-litellm] [--out FILE]
+        [--cases added throughput overload router] [--router CHECKPOINT] [--no-litellm] [--out FILE]
 
 added       in front of three members that answer after a fixed time and always agree. Each round
             asks one of them by itself first, then the gateway, then LiteLLM's proxy with that one
             model behind it; what either adds is the difference to the model by itself.
 throughput  models that answer at once; gateway and proxy in turn, each on one core of its own with
             one worker, 16 clients that wait for one answer after another.
+overload    the gateway by itself, on one core, with more clients than it can answer, each on a
+            connection of its own: they are to be answered or told 429, none left without a word.
 router      scoring and decision without anything around them.
 
 Everything runs on this machine, so other work on it is measured too: the load before each round is
@@ -25,10 +27,13 @@ from pathlib import Path
 from typing import Any
 
 from gateway_cases.load import Latencies, at_a_rate, one_after_another
+from gateway_cases.overload import bears, overload
 from gateway_cases.router_timing import CASES, time_router
 from gateway_cases.served import Served, clear_of, gateway, litellm_proxy, stub_models
 
 _CLIENTS = 16
+# Of what the gateway bears, and for a second by so many of ``--requests``.
+_OVERLOADS, _OVERLOAD_PER_S = (0.5, 1.0, 1.5, 2.0), 100
 _GATEWAY, _LITELLM = "the gateway", "LiteLLM's proxy"
 _Row = dict[str, Any]
 
@@ -40,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--requests", type=int, default=1000, help="of each measurement")
     parser.add_argument("--delay-ms", type=float, default=100.0, help="of a model")
     parser.add_argument("--rounds", type=int, default=3)
-    names = ["added", "throughput", "router"]
+    names = ["added", "throughput", "overload", "router"]
     parser.add_argument("--cases", nargs="+", default=names, choices=names)
     parser.add_argument("--router", default=None, help="a checkpoint; else the vote rule")
     parser.add_argument("--no-litellm", action="store_true", help="the gateway by itself")
@@ -51,6 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     cases: dict[str, Callable[[argparse.Namespace], list[_Row]]] = {
         "added": _added,
         "throughput": _throughput,
+        "overload": _overload,
         "router": _router,
     }
     found = {name: cases[name](options) for name in options.cases}
@@ -132,6 +138,46 @@ def _throughput(options: argparse.Namespace) -> list[_Row]:
                     flush=True,
                 )
     _compare(rows, "requests_per_s", "requests a second")
+    return rows
+
+
+def _overload(options: argparse.Namespace) -> list[_Row]:
+    core = min(os.sched_getaffinity(0))
+    seconds = options.requests / _OVERLOAD_PER_S
+    print(
+        "\n| load before | asked, of what it bears | a second | answered | p99, s | told 429 ",
+        end="",
+    )
+    print("| p99, s | neither |\n| --- | --- | --- | --- | --- | --- | --- | --- |")
+    rows = []
+    with (
+        clear_of(core),
+        stub_models(0.0) as ports,
+        gateway(ports, router=options.router, core=core) as served,
+    ):
+        most = asyncio.run(bears(served.port, served.model, seconds=seconds / 2))
+        for factor in _OVERLOADS:
+            load = os.getloadavg()[0]
+            found = asyncio.run(
+                overload(served.port, served.model, rate=factor * most, seconds=seconds)
+            )
+            row: _Row = {
+                "load": load,
+                "factor": factor,
+                "rate": found.rate,
+                "answered": found.count(200),
+                "answered_p99_s": found.percentile(200, 99),
+                "refused": found.count(429),
+                "refused_p99_s": found.percentile(429, 99),
+                "unanswered": found.unanswered,
+            }
+            rows.append(row)
+            print(
+                f"| {load:.1f} | {factor:g} | {row['rate']:.0f} | {row['answered']} "
+                f"| {row['answered_p99_s']:.1f} | {row['refused']} | {row['refused_p99_s']:.1f} "
+                f"| {row['unanswered']} |",
+                flush=True,
+            )
     return rows
 
 

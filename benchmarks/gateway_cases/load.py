@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass
 from statistics import quantiles
 
-__all__ = ["Latencies", "at_a_rate", "one_after_another"]
+__all__ = ["Latencies", "at_a_rate", "one_after_another", "request_bytes"]
 
 _WARM_UP = 30
 
@@ -30,21 +30,23 @@ class Latencies:
         return quantiles(self.seconds, n=100)[percent - 1]
 
 
+def request_bytes(model: str, *, keeps: bool) -> bytes:
+    """A request as it goes over the wire; whether its connection is kept for the next one."""
+    question = {"role": "user", "content": "How many legs have two spiders?"}
+    body = json.dumps({"model": model, "messages": [question]}).encode()
+    head = (
+        "POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\n"
+        f"content-type: application/json\r\ncontent-length: {len(body)}\r\n"
+        f"connection: {'keep-alive' if keeps else 'close'}\r\n\r\n"
+    )
+    return head.encode() + body
+
+
 class _Connections:
     """Keep-alive connections with nothing but bytes around them, so that little is measured."""
 
     def __init__(self, port: int, model: str) -> None:
-        body = json.dumps(
-            {
-                "model": model,
-                "messages": [{"role": "user", "content": "How many legs have two spiders?"}],
-            }
-        ).encode()
-        head = (
-            "POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\n"
-            f"content-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
-        )
-        self._request = head.encode() + body
+        self._request = request_bytes(model, keeps=True)
         self._port = port
         self._free: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
 

@@ -29,6 +29,18 @@ def test_what_the_gateway_adds_and_bears(tmp_path, capsys):
     assert "gateway / proxy" not in printed
 
 
+def test_who_is_too_many_is_told_so(tmp_path):
+    out = tmp_path / "figures.json"
+    main(["--cases", "overload", "--requests", "150", "--out", str(out)])
+    found = json.loads(out.read_text())["overload"]
+    assert [row["factor"] for row in found] == [0.5, 1.0, 1.5, 2.0]
+    for row in found:
+        assert row["unanswered"] == 0
+        asked = row["answered"] + row["refused"]
+        assert asked == pytest.approx(1.5 * row["rate"], abs=1)
+        assert row["answered"] > 0
+
+
 def test_what_scoring_and_decision_take(tmp_path, monkeypatch):
     loaded = []
     load = Router.load

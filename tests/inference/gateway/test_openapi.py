@@ -108,11 +108,13 @@ def test_replies_are_as_described(gateway, described, path, body, reply, chunk):
     whole = gateway.post(body, path)
     assert whole.status_code == 200
     validator(described, reply).validate(whole.json())
-    named = described["paths"][path]["post"]["responses"]["200"]["headers"]
+    answered = described["paths"][path]["post"]["responses"]["200"]
     own = {name for name in whole.headers if name.startswith("x-")}
-    assert own <= set(named)
+    assert own <= set(answered["headers"])
     streamed = gateway.post({**body, "stream": True}, path)
-    data = [line[6:] for line in streamed.text.splitlines() if line.startswith("data: {")]
+    *data, last = [line[6:] for line in streamed.text.splitlines() if line.startswith("data: ")]
+    event = answered["content"]["text/event-stream"]["schema"]
+    assert {"const": last} in event["properties"]["data"]["anyOf"]
     assert data
     for event in data:
         validator(described, chunk).validate(json.loads(event))

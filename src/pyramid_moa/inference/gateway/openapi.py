@@ -170,8 +170,13 @@ def _event(chunk: str) -> dict[str, Any]:
         "properties": {
             "data": {
                 "type": "string",
-                "contentMediaType": "application/json",
-                "contentSchema": _ref(chunk),
+                "anyOf": [
+                    {"const": "[DONE]"},
+                    {
+                        "contentMediaType": "application/json",
+                        "contentSchema": {"anyOf": [_ref(chunk), _ref("Error")]},
+                    },
+                ],
             }
         },
         "required": ["data"],
