@@ -12,7 +12,7 @@ from faulty_server import Reply, faulty_server, soon, stream_events
 from running_gateway import chat_body, running_gateway, says
 from served_program import program, write_pyramid
 
-from pyramid_moa.inference.gateway import app, bounded_http
+from pyramid_moa.inference.gateway import bounded_http, completions
 from pyramid_moa.inference.gateway.settings import Faults, GatewaySettings, Load, RequestLimits
 
 HEAD_S = BODY_S = 1.5
@@ -204,7 +204,7 @@ def reads_slowly(connection, stopped):
 
 
 def test_who_reads_a_stream_slowly_keeps_no_place_past_its_time(monkeypatch):
-    monkeypatch.setattr(app, "_SLOW_S", 0.5)
+    monkeypatch.setattr(completions, "_SLOW_S", 0.5)
     events = stream_events("", pieces=["x" * 100_000] * 300)
     answers = {"a": says("x"), "b": says("x"), "oracle": lambda request: Reply(events=events)}
     settings = GatewaySettings(
