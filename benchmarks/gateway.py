@@ -4,8 +4,9 @@
         [--cases added throughput overload router] [--router CHECKPOINT] [--no-litellm] [--out FILE]
 
 added       in front of three members that answer after a fixed time and always agree. Each round
-            asks one of them by itself first, then the gateway, then LiteLLM's proxy with that one
-            model behind it; what either adds is the difference to the model by itself.
+            asks one of them by itself first, then all three at once, then the gateway, then
+            LiteLLM's proxy with that one model behind it. What the gateway adds is the difference
+            to the slowest of the three, and what the proxy adds that to the one.
 throughput  models that answer at once; gateway and proxy in turn, each on one core of its own with
             one worker, 16 clients that wait for one answer after another.
 overload    the gateway by itself, on one core, with more clients than it can answer, each on a
@@ -72,17 +73,21 @@ def _added(options: argparse.Namespace) -> list[_Row]:
     with stub_models(options.delay_ms) as ports, _asked(options, ports, None) as asked:
         for number in range(options.rounds):
             load = os.getloadavg()[0]
-            alone = asyncio.run(at_a_rate(ports[0], "m", **rate))
-            for who, served in (("a member by itself", None), *asked):
-                found = (
-                    alone
-                    if served is None
-                    else asyncio.run(at_a_rate(served.port, served.model, **rate))
-                )
+            one, slowest = (
+                asyncio.run(at_a_rate(few, "m", **rate)) for few in (ports[:1], ports[:-1])
+            )
+            measured: list[tuple[str, Latencies, Latencies | None]] = [
+                ("a member by itself", one, None),
+                ("the slowest of the three", slowest, None),
+            ]
+            for who, served in asked:
+                found = asyncio.run(at_a_rate([served.port], served.model, **rate))
+                measured.append((who, found, slowest if who == _GATEWAY else one))
+            for who, found, base in measured:
                 row = {"round": number, "load": load, "asked": who, **_latencies(found)}
-                if served is not None:
+                if base is not None:
                     row |= {
-                        f"added_{name}": row[name] - _latencies(alone)[name]
+                        f"added_{name}": row[name] - _latencies(base)[name]
                         for name in ("p50_ms", "p99_ms")
                     }
                 rows.append(row)

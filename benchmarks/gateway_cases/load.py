@@ -3,6 +3,7 @@
 import asyncio
 import json
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import quantiles
 
@@ -91,17 +92,30 @@ class _Connections:
             writer.close()
 
 
-async def at_a_rate(port: int, model: str, *, rate: float, requests: int) -> Latencies:
-    """Begin a request every so often, whether the earlier ones have been answered or not."""
-    connections = _Connections(port, model)
-    await asyncio.gather(*(connections.ask() for _ in range(_WARM_UP)))
+async def at_a_rate(ports: Sequence[int], model: str, *, rate: float, requests: int) -> Latencies:
+    """Begin a request every so often, whether the earlier ones have been answered or not.
+
+    Args:
+        ports: at which each is asked, at once; the slowest answer counts.
+        model: likewise.
+        rate: requests a second.
+        requests: how many.
+    """
+    servers = [_Connections(port, model) for port in ports]
+
+    async def ask() -> tuple[float, bool]:
+        answers = await asyncio.gather(*(server.ask() for server in servers))
+        return max(seconds for seconds, _ in answers), all(is_well for _, is_well in answers)
+
+    await asyncio.gather(*(ask() for _ in range(_WARM_UP)))
     begun, tasks = time.perf_counter(), []
     for number in range(requests):
         await asyncio.sleep(max(0.0, begun + number / rate - time.perf_counter()))
-        tasks.append(asyncio.ensure_future(connections.ask()))
+        tasks.append(asyncio.ensure_future(ask()))
     found = await asyncio.gather(*tasks)
     wall_s = time.perf_counter() - begun
-    connections.close()
+    for server in servers:
+        server.close()
     return _latencies(found, wall_s)
 
 
