@@ -13,6 +13,16 @@ PATTERNS = [
 ]  # fmt: skip
 
 
+def seconds_of(grader, text):
+    """Of the processor: the best of a few, for other work on the machine makes them more."""
+    took = []
+    while len(took) < 5 and (not took or min(took) >= 0.5):
+        begin = time.process_time()
+        grader.extract(text)
+        took.append(time.process_time() - begin)
+    return min(took)
+
+
 @pytest.mark.parametrize("name", GRADER_NAMES)
 def test_adversarial_texts_take_linear_time(name):
     grader = load_grader(name)
@@ -20,11 +30,8 @@ def test_adversarial_texts_take_linear_time(name):
     for pattern in PATTERNS:
         for head in ("", '"answer": "'):
             text = (head + pattern * SIZE)[:SIZE]
-            begin = time.process_time()
-            grader.extract(text)
-            slowest = max(slowest, time.process_time() - begin)
-    # A third of it on a quiet machine; what is not linear takes minutes.
-    assert slowest < 3.0
+            slowest = max(slowest, seconds_of(grader, text))
+    assert slowest < 1.0
 
 
 @pytest.mark.parametrize("name", GRADER_NAMES)

@@ -80,8 +80,6 @@ class Acceptor:
                 # Too many open files, or no memory for one more: the loop would ask without end.
                 self._rest(error.strerror or str(error))
                 return
-            # What is written goes out at once, and not with what is written next.
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             connection.setblocking(False)
             opening = self._loop.create_task(self._open(connection))
             self._opening.add(opening)
@@ -89,6 +87,8 @@ class Acceptor:
 
     async def _open(self, connection: socket.socket) -> None:
         try:
+            # What is written goes out at once, and not with what is written next.
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             await self._loop.connect_accepted_socket(self._protocol, connection)
         except OSError:
             # It has gone again.

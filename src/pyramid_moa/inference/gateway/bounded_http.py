@@ -22,7 +22,7 @@ from pyramid_moa.inference.gateway.settings import RequestLimits
 __all__ = ["CUT_OFF", "BoundedHttp", "bounded_http"]
 
 CUT_OFF = "pyramid_moa.cut_off"
-"""An extension of a request's scope: a function that ends its connection at once."""
+"""An extension of a request's scope: ``now`` is a function that ends its connection at once."""
 
 # One that takes nothing of its answer for so many seconds has as good as gone.
 _WRITE_S = 30.0
@@ -123,7 +123,7 @@ class BoundedHttp(HttpToolsProtocol):
             raise _NoMoreError
         self._head_bytes = 0
         super().on_message_begin()
-        self.scope["extensions"] = {CUT_OFF: self.transport.abort}  # type: ignore[dict-item]
+        self.scope["extensions"] = {CUT_OFF: {"now": self.transport.abort}}
 
     def on_url(self, url: bytes) -> None:
         """Count a part of the address."""

@@ -10,12 +10,13 @@ from typing import Any
 
 from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect, Request
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from pyramid_moa.inference.gateway.api_error import ApiError
 from pyramid_moa.inference.gateway.api_request import CompletionRequest, read_request
 from pyramid_moa.inference.gateway.bounded_http import CUT_OFF
 from pyramid_moa.inference.gateway.disconnects import ClientGoneError, unless_gone
+from pyramid_moa.inference.gateway.explanation import IN_HEADERS
 from pyramid_moa.inference.gateway.gated_answer import Opened
 from pyramid_moa.inference.gateway.gateway import Gateway
 from pyramid_moa.inference.gateway.http_replies import error_response, json_response, own_fault
@@ -34,6 +35,8 @@ _SLOW_S = 5.0
 # After which another gateway, or this one again, may be there.
 _AGAIN_S = 5.0
 _JSON = "application/json"
+# Numbers, names and words of a fixed list; the route has a name of its own here.
+_LOGGED = tuple(name for name in IN_HEADERS if name not in ("route", "reason"))
 
 
 @dataclass(kw_only=True)
@@ -50,24 +53,11 @@ class _Account:
 
     def fields(self) -> dict[str, object]:
         block = self.block or {}
-        shown = (
-            "escalated",
-            "degraded",
-            "answered_by",
-            "p_ensemble_fails",
-            "threshold",
-            "models_called",
-            "cost_usd",
-            "saved_usd",
-            "members_s",
-            "router_s",
-            "oracle_s",
-        )
         own = {"id": self.number, "model": self.model, "route": self.route, "error": self.code}
         return {
             **own,
             "streamed": self.streamed,
-            **{name: block[name] for name in shown if name in block},
+            **{name: block[name] for name in _LOGGED if name in block},
             **(self.usage or {}),
         }
 
@@ -85,7 +75,7 @@ class _Reply:
         self._scope, self._receive, self._send = scope, receive, send
         self._account = account
 
-    async def send(self, message: Any) -> None:  # noqa: ANN401 - a message of ASGI
+    async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.status, self._begun = message["status"], True
         await self._send(message)
@@ -195,7 +185,7 @@ class Completions:
             begun = time.perf_counter()
             parts = gateway.stream(request, plan, form, until=until, note=note)
             # Who reads more slowly than models write would keep its places as long as it likes.
-            cut_off = scope.get("extensions", {}).get(CUT_OFF, lambda: None)
+            cut_off = scope["extensions"][CUT_OFF]["now"]
             too_slow = loop.call_at(until + _SLOW_S, cut_off)
             try:
                 async with self._site.admission.turn(until=until), aclosing(parts):
