@@ -140,12 +140,19 @@ def test_a_client_that_hangs_up_ends_the_servers_work(pyramid, trained_over_it, 
     path = write_long_winded(pyramid, pyramid.with_name("long-winded.yaml"), max_tokens=180)
     with gateway_under_way(path, pyramid.with_name("router"), pyramid.parent) as url:
         for stream in (False, True):
-            left = hang_up(
-                url, "Go on and on.", during="members", ports=[vllm_server.spec.port], stream=stream
+            # On a busy machine an answer may end before the client has hung up: that tells nothing,
+            # and it is tried again. Without an end of the work every try would fail.
+            assert any(
+                hang_up(
+                    url,
+                    "Go on and on.",
+                    during="members",
+                    ports=[vllm_server.spec.port],
+                    stream=stream,
+                ).finished
+                == 0
+                for _ in range(3)
             )
-            # Whatever the machine is busy with: no answer came to its end, unless it was there as
-            # good as already when the client hung up.
-            assert left.finished == 0 or left.tokens_after < 40
 
 
 @pytest.mark.slow
