@@ -10,15 +10,17 @@ often promises of the sequential policy are broken. They keep the router's
 out-of-fold scores in OUT/scores; fitting it for every fold takes most of the time.
 `promise`: how often an operating point with a promise breaks it, on questions whose true risk is
 known, how much it escalates and costs, and how often nothing is proven. Without a part's name all
-parts are run. The folder of recorded answers is not part of this repository; an interrupted call is
-gone on with.
+these are run. `remedies`, by name only: other ways of fitting what steps are worth, for pyramids of
+another draw than the suite's (draw_suite.py --seed 1 --out FILE, and here --suite FILE). The folder
+of recorded answers is not part of this repository; an interrupted call is gone on with.
 """
 
 import argparse
 import sys
 from pathlib import Path
 
-from policy_cases import budgets, promise, savings, steps_promise, waiting
+from policy_cases import budgets, promise, remedies, savings, steps_promise, waiting
+from suite import SUITE
 
 _PARTS = {
     "savings": savings.run,
@@ -27,14 +29,18 @@ _PARTS = {
     "steps-promise": steps_promise.run,
     "promise": promise.run,
 }
+# For whoever wants to change how steps are valued; on pyramids that no figure is quoted of.
+_ON_DEMAND = {"remedies": remedies.run}
 
 
 def main() -> None:
     """Run the parts."""
+    known = _PARTS | _ON_DEMAND
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(_PARTS)}")
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(known)}")
+    parser.add_argument("--suite", type=Path, default=SUITE, help="YAML of the pyramids")
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--out", type=Path, default=Path("build/policy"))
     parser.add_argument("--pyramids", nargs="+", default=None, help="only these of the suite")
@@ -44,13 +50,13 @@ def main() -> None:
     )
     parser.add_argument("--seeds", type=int, default=3, help="divisions into folds, for savings")
     options = parser.parse_args()
-    if strangers := set(options.parts) - set(_PARTS):
-        parser.error(f"no part {', '.join(sorted(strangers))}; there are {', '.join(_PARTS)}")
+    if strangers := set(options.parts) - set(known):
+        parser.error(f"no part {', '.join(sorted(strangers))}; there are {', '.join(known)}")
     if not options.data.is_dir():
         sys.stdout.write(f"{options.data}: no recorded answers here; --data names their folder\n")
         return
     for name in options.parts or _PARTS:
-        _PARTS[name](options)
+        known[name](options)
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ from pyramid_moa.training.state_fit import lambdas
 from pyramid_moa.training.state_walk import joined_walks, walk
 from pyramid_moa.training.step_fit import PENALTY
 
-__all__ = ["POLICIES", "Dial", "dials", "sequential_walks", "step_values"]
+__all__ = ["POLICIES", "Dial", "StepFit", "dials", "sequential_walks", "step_values"]
 
 Floats = NDArray[np.float64]
 
@@ -40,6 +40,22 @@ POLICIES = (
     "abc-three-tiers",
 )
 _THRESHOLDS = 101
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepFit:
+    """How the worth of steps is fitted; by default as `train` does.
+
+    Attributes:
+        penalty: of the ridge regressions.
+        realised: from what became of queries, not from what was expected of them.
+    """
+
+    penalty: float = PENALTY
+    realised: bool = True
+
+
+_AS_TRAINED = StepFit()
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -65,18 +81,21 @@ class Dial:
     cost_of: list[Floats]
 
 
-def dials(data: RuleRun, folds: Iterable[ScoredFold]) -> dict[str, Dial]:
+def dials(
+    data: RuleRun, folds: Iterable[ScoredFold], fit: StepFit = _AS_TRAINED
+) -> dict[str, Dial]:
     """Let every policy decide every query.
 
     Args:
         data: the run.
         folds: of all seeds.
+        fit: how the worth of steps is fitted.
     """
     rows: dict[str, list[tuple[Floats, Floats, Floats, Floats]]] = {name: [] for name in POLICIES}
     tests = []
     for fold in folds:
         tests.append(fold.test.positions)
-        for name, made in _decided(data, fold).items():
+        for name, made in _decided(data, fold, fit).items():
             rows[name].append(made)
     return {name: _dial(data, tests, own) for name, own in rows.items()}
 
@@ -101,7 +120,9 @@ def _dial(
     )
 
 
-def _decided(data: RuleRun, fold: ScoredFold) -> "dict[str, tuple[Floats, Floats, Floats, Floats]]":
+def _decided(
+    data: RuleRun, fold: ScoredFold, fit: StepFit
+) -> "dict[str, tuple[Floats, Floats, Floats, Floats]]":
     """By policy: right and cost on the fold's queries, accuracy and mean cost in training."""
     made = {}
     for name, train, test in _parallel(fold):
@@ -111,7 +132,7 @@ def _decided(data: RuleRun, fold: ScoredFold) -> "dict[str, tuple[Floats, Floats
             *_above(data, fold.test, test, thresholds),
             *_means(_above(data, fold.train, train, thresholds)),
         )
-    made["sequential"] = _sequential(data, fold)
+    made["sequential"] = _sequential(data, fold, fit)
     made["everybody"] = _everybody(data, fold)
     for name, decide in (
         ("oracle", _oracle),
@@ -155,13 +176,15 @@ def _above(data: RuleRun, part: Part, scores: Floats, thresholds: Floats) -> tup
     return _with_oracle_alone(data, at, right, spent)
 
 
-def _sequential(data: RuleRun, fold: ScoredFold) -> tuple[Floats, Floats, Floats, Floats]:
-    own, other = sequential_walks(data, fold)
+def _sequential(
+    data: RuleRun, fold: ScoredFold, fit: StepFit
+) -> tuple[Floats, Floats, Floats, Floats]:
+    own, other = sequential_walks(data, fold, fit)
     return (*other, *_means(own))
 
 
 def sequential_walks(
-    data: RuleRun, fold: ScoredFold
+    data: RuleRun, fold: ScoredFold, fit: StepFit = _AS_TRAINED
 ) -> tuple[tuple[Floats, Floats], tuple[Floats, Floats]]:
     """Right and cost, [K, n] each, of training queries out of fold, and of the fold's queries.
 
@@ -170,9 +193,9 @@ def sequential_walks(
     train, test = fold.train, fold.test
     walks = []
     for fitted, held in inner_folds(data, train.positions, fold.seed):
-        values = step_values(data, train, fitted)
+        values = step_values(data, train, fitted, fit)
         walks.append((held, walk(values, train.sets.take(held))))
-    values = step_values(data, train, np.arange(len(train.positions)))
+    values = step_values(data, train, np.arange(len(train.positions)), fit)
     own, other = joined_walks(walks), walk(values, test.sets)
     return (
         _walked(data, train.positions, own.called, own.answer),
@@ -180,15 +203,17 @@ def sequential_walks(
     )
 
 
-def step_values(data: RuleRun, part: Part, index: NDArray[np.int64]) -> StateValues:
+def step_values(
+    data: RuleRun, part: Part, index: NDArray[np.int64], fit: StepFit = _AS_TRAINED
+) -> StateValues:
     """Fit what steps are worth on some of the training queries, one member at a time."""
     return fit_steps(
         part.sets.take(index),
         data,
         part.positions[index],
         dial=lambdas(),
-        penalty=PENALTY,
-        realised=True,
+        penalty=fit.penalty,
+        realised=fit.realised,
     )
 
 

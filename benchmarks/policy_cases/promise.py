@@ -77,7 +77,7 @@ def run(options: argparse.Namespace) -> None:
 def _tables(options: argparse.Namespace, out: Path) -> dict[str, Scored]:
     """Scored questions of every pyramid, and of generated ones on the embedded pyramid."""
     found = {}
-    for pyramid in read_suite().pyramids:
+    for pyramid in read_suite(options.suite).pyramids:
         if options.pyramids is not None and pyramid.name not in options.pyramids:
             continue
         kept = out / "scores" / f"{pyramid.name}.npz"

@@ -15,9 +15,9 @@ def suite_data(options: argparse.Namespace) -> Iterator[tuple[SuitePyramid, Rule
     """Read the pyramids that are wanted, one after another; import those that are not there yet.
 
     Args:
-        options: ``data``, ``out`` and ``pyramids``, None for all.
+        options: ``suite``, ``data``, ``out`` and ``pyramids``, None for all.
     """
-    for pyramid in read_suite().pyramids:
+    for pyramid in read_suite(options.suite).pyramids:
         if options.pyramids is not None and pyramid.name not in options.pyramids:
             continue
         folder = options.out / "runs" / pyramid.name
