@@ -378,10 +378,10 @@ class TestTargets:
         more = ["--out", "a", "--onnx", "b.onnx"]
         assert "expected one of" in refused("export", "--router", trained, *more)
 
-    def test_threshold_wants_one_target(self, refused, trained, imported_run):
+    def test_threshold_wants_targets(self, refused, trained, imported_run):
         flags = ["threshold", "--run", imported_run, "--router", trained]
-        assert "expected exactly one of" in refused(*flags)
-        assert "exactly one" in refused(*flags, "--max-drop", "0.1", "--target-accuracy", "0.9")
+        assert "expected one or more of" in refused(*flags)
+        assert "found 2" in refused(*flags, "--max-drop", "0.1", "--target-accuracy", "2")
         assert "from 0 to 1" in refused(*flags, "--target-accuracy", "93")
         assert "from 0 to inf" in refused(*flags, "--target-cost-ratio", "-0.5")
         assert "not attainable" in refused(*flags, "--target-cost-ratio", "0.0001")

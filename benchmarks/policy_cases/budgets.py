@@ -21,6 +21,8 @@ from pyramid_moa.router_model.step_policy import StepPolicy
 from pyramid_moa.training.baselines.rule_run import RuleRun
 from pyramid_moa.training.csv_table import csv_text
 from pyramid_moa.training.head_to_head_pooling import question_weights
+from pyramid_moa.training.state_fit import fit_later_stops
+from pyramid_moa.training.step_fit import PENALTY
 
 __all__ = ["run"]
 
@@ -78,7 +80,10 @@ def _limited(
     for fold in folds:
         train = fold.train.positions
         values = step_values(data, fold.train, np.arange(len(train)))
-        policy = StepPolicy(members=tuple(names[:-1]), oracle="oracle", values=values)
+        later = fit_later_stops(
+            fold.train.sets, data.correct[train], groups=values.groups, penalty=PENALTY
+        )
+        policy = StepPolicy(members=tuple(names[:-1]), oracle="oracle", values=values, later=later)
         expected = dict(zip(names, data.cost[train].mean(axis=0), strict=True))
         total = sum(expected.values())
         for number, query in enumerate(fold.test.positions):
@@ -121,7 +126,9 @@ def _one(
             columns,
             answered=answer >= 0,
             worth_of_a_call=0.0,
-            allowed=lambda models, left=left: sum(expected[name] for name in models) <= left,
+            allowed=lambda groups, left=left: (
+                sum(expected[name] for group in groups for name in group) <= left
+            ),
         )
         times.append(time.perf_counter() - started)
         if not chosen.models:

@@ -1,12 +1,15 @@
 """A file of questions in, a file of answers out; nothing lost or half-written in between."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
 from pyramid_moa.data_prep.datasets import load_queries
 from pyramid_moa.errors import BackendError, DataError
 from pyramid_moa.inference.answer import answer_file
+from pyramid_moa.inference.budget import Budget
+from pyramid_moa.router_model.card import TypicalCall
 from pyramid_moa.router_model.router import Router
 from pyramid_moa.training.known_questions_fit import fit_known_questions
 
@@ -128,6 +131,34 @@ def partial_identity(gate, dataset, folder):
     (head,) = read(partial)
     partial.unlink()
     return head["identity"]
+
+
+def test_what_calls_usually_take_is_part_of_a_budgets_identity(fake_gate, dataset, tmp_path):
+    """An interrupted file is gone on with only where calls are planned as they were."""
+
+    def router_of(usd):
+        router = Router.load("pretrained:numeric")
+        calls = {"a": TypicalCall(cost_usd=usd), "b": TypicalCall(cost_usd=usd)}
+        router.card = replace(router.card, typical_calls=calls)
+        return router
+
+    def answer(usd, budget, *, ends=False):
+        replies = {"a": "1", "b": "1", "oracle": "2"}
+        gate, backends = fake_gate(replies, router=router_of(usd))
+        if ends:
+            backends["a"].reply = BackendError("killed")
+        answer_file(gate, dataset, tmp_path / "answers.jsonl", identity="x", budget=budget)
+
+    limit = Budget(max_usd=1.0)
+    with pytest.raises(BackendError):
+        answer(0.1, limit, ends=True)
+    with pytest.raises(DataError, match="another pyramid or another router"):
+        answer(0.2, limit)
+    answer(0.1, limit)
+    # Without a budget nothing is planned by it.
+    with pytest.raises(BackendError):
+        answer(0.1, None, ends=True)
+    answer(0.2, None)
 
 
 @pytest.mark.parametrize("what", ["identity", "questions"])

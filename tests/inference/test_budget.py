@@ -33,13 +33,13 @@ def test_what_calls_are_expected_to_take(make_pyramid):
     assert list(expected) == ["a", "b", "oracle"]
 
 
-def room(models, **limits):
+def room(*groups, **limits):
     calls = {
         "a": TypicalCall(cost_usd=0.25, latency_s=2.0),
         "b": TypicalCall(cost_usd=0.5, latency_s=1.0),
         "c": TypicalCall(cost_usd=0.125),
     }
-    return Budget(**limits).leaves_room(models, calls, spent_usd=0.25, spent_s=1.0)
+    return Budget(**limits).leaves_room(groups, calls, spent_usd=0.25, spent_s=1.0)
 
 
 def test_money_adds_up_and_time_runs_at_once():
@@ -52,6 +52,13 @@ def test_money_adds_up_and_time_runs_at_once():
     assert room(["a", "b", "c"])
 
 
+def test_groups_follow_each_other():
+    assert room(["a"], ["b"], max_ms=4000)
+    assert not room(["a"], ["b"], max_ms=3999)
+    assert room(["a", "b"], ["a"], max_ms=5000, max_usd=1.25)
+    assert not room(["a", "b"], ["a"], max_usd=1.24)
+
+
 def test_time_that_nobody_measured_can_not_be_limited():
     calls = {"a": TypicalCall(cost_usd=1.0, latency_s=1.0), "c": TypicalCall(cost_usd=1.0)}
     Budget(max_usd=1.0).check(calls)
@@ -59,8 +66,17 @@ def test_time_that_nobody_measured_can_not_be_limited():
         Budget(max_ms=9000).check(calls)
 
 
-def test_members_as_far_as_the_money_goes(fake_gate):
-    gate, backends = fake_gate({"a": "5", "b": "7", "c": "5", "oracle": "6"})
+def dear_oracle(make_pyramid, fake_backend, **answers):
+    """A gate by votes, whose oracle costs ten times what a member does."""
+    pyramid = make_pyramid(*(name for name in answers if name != "oracle"))
+    price = replace(pyramid.oracle.price, input=20.0, output=20.0)
+    pyramid = replace(pyramid, oracles=[replace(pyramid.oracle, price=price)])
+    backends = {name: fake_backend(name, answer) for name, answer in answers.items()}
+    return Gate(pyramid, backends), backends
+
+
+def test_members_as_far_as_the_money_goes(make_pyramid, fake_backend):
+    gate, backends = dear_oracle(make_pyramid, fake_backend, a="5", b="7", c="5", oracle="6")
     # Without a router's experience the longest answer is reckoned with.
     longest = 512 * 2 / 1e6
     decision = gate.answer("What?", budget=Budget(max_usd=2.5 * longest))
@@ -72,6 +88,14 @@ def test_members_as_far_as_the_money_goes(fake_gate):
     assert not backends["oracle"].asked
     free = gate.answer("What?", budget=Budget(max_usd=1.0))
     assert (free.answer, free.budget_exhausted) == ("6", False)
+
+
+def test_members_do_not_spend_what_the_oracle_needs(make_pyramid, fake_backend):
+    gate, backends = dear_oracle(make_pyramid, fake_backend, a="5", b="7", c="5", oracle="6")
+    decision = gate.answer("What?", budget=Budget(max_usd=12 * 512 * 2 / 1e6))
+    assert decision.models_called == ("oracle",)
+    assert (decision.answer, decision.budget_exhausted) == ("6", True)
+    assert not backends["a"].asked
 
 
 def test_no_money_no_answer(fake_gate):

@@ -202,9 +202,26 @@ def test_unknown_and_missing_keys_are_all_named(checkpoint):
     refused(checkpoint, r"missing keys \['grader', 'oracle'\], unknown keys \['colour'\]")
 
 
+def promise_of(**changes):
+    promise = {"kind": "max_drop", "value": 0.1, "confidence": 0.9, "questions": 5, "method": "m"}
+    return lambda card: card["operating_points"][0].update(promise=promise | changes)
+
+
+def test_a_promise_of_several_targets_is_read(checkpoint):
+    reseal(checkpoint, promise_of(others=[["max_usd_per_1000", 5.0]]))
+    promise = Router.load(checkpoint).card.operating_points[0].promise
+    assert promise.targets == (("max_drop", 0.1), ("max_usd_per_1000", 5.0))
+
+
 @pytest.mark.parametrize(
     "change",
     [
+        promise_of(value="low"),
+        promise_of(others=7),
+        promise_of(others=[1]),
+        promise_of(others=[["max_drop"]]),
+        promise_of(others=[["max_drop", "low"]]),
+        promise_of(others=[[3, 0.5]]),
         lambda card: card["network"].update(colour=1),
         lambda card: card["network"].pop("units"),
         lambda card: card["network"].update(units="four"),

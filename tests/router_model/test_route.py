@@ -11,6 +11,7 @@ from pyramid_moa.router_model.route import Guide, Route
 from pyramid_moa.router_model.state_values import (
     Ridge,
     StateValues,
+    larger_sets,
     reachable_sets,
     single_members,
     steps_from,
@@ -73,9 +74,50 @@ def test_an_oracle_in_vain():
 
 
 def test_no_budget_for_the_oracle():
-    route = vote_route(allowed=lambda models: "oracle" not in models)
+    route = vote_route(allowed=lambda groups: all("oracle" not in models for models in groups))
     give(route, a="6", b="5", c="5")
     assert (route.wanted, route.limited, route.answered_by) == ((), True, "b")
+
+
+def calls(number):
+    """A budget of so many calls in all."""
+    return lambda groups: sum(len(models) for models in groups) <= number
+
+
+def test_members_do_not_spend_what_the_oracle_needs():
+    assert vote_route(allowed=calls(4)).wanted == ("a", "b", "c")
+    route = vote_route(allowed=calls(3))
+    assert (route.wanted, route.limited) == (("oracle",), True)
+    # A point that never asks the oracle has no use for it.
+    never = vote_route(NEVER, allowed=calls(3))
+    assert (never.wanted, never.limited) == (("a", "b", "c"), False)
+    few = vote_route(NEVER, allowed=calls(2))
+    assert (few.wanted, few.limited) == (("a", "b"), True)
+
+
+@pytest.mark.parametrize(
+    ("rule", "threshold", "wanted"),
+    [
+        ("failure", 0.2, ("oracle",)),
+        ("failure", 0.4, ("a", "b", "c")),
+        ("gain", 0.1, ("oracle",)),
+        ("gain", 0.3, ("a", "b", "c")),
+    ],
+)
+def test_the_question_says_whether_members_or_the_oracle_are_the_better_buy(
+    stepwise, rule, threshold, wanted
+):
+    """All three are expected to be right at 0.7, the oracle at 0.9; there is room for either."""
+    point = OperatingPoint(name="p", threshold=threshold, target="", rule=rule)
+    router = stepwise.router
+    first = router.steps.values.ridges[0]
+    right = [0.7 if one == 0b111 else 0.1 for one in larger_sets(0, router.steps.values.ridges)]
+    width = len(first.centre)
+    ridge = replace(first, slopes=np.zeros((width, len(right))), offsets=np.array(right))
+    first.offsets[1] = 0.9
+    router.steps = replace(router.steps, later={0: ridge})
+    route = Route(replace(stepwise, point=point), "What?", allowed=calls(3))
+    assert route.wanted == wanted
 
 
 def outvoting(router, *, margin, oracle_right, answer="7"):
@@ -173,11 +215,11 @@ def test_a_member_that_fails_was_asked_all_the_same(stepwise):
 
 
 def test_a_budget_turns_the_way(stepwise):
-    route = Route(stepwise, "What?", allowed=lambda models: models[0] in ("b",))
+    route = Route(stepwise, "What?", allowed=lambda groups: groups == [("b",)])
     assert route.wanted == ("b",)
     assert route.limited
     give(route, b="5")
     assert route.wanted == ()
     assert route.answered_by == "b"
-    broke = Route(stepwise, "What?", allowed=lambda models: False)
+    broke = Route(stepwise, "What?", allowed=lambda groups: False)
     assert (broke.wanted, broke.answered_by, broke.limited) == ((), None, True)

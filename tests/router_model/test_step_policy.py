@@ -10,6 +10,7 @@ from pyramid_moa.router_model.set_scores import SET_COLUMNS
 from pyramid_moa.router_model.state_values import (
     Ridge,
     StateValues,
+    larger_sets,
     reachable_sets,
     single_members,
     steps_from,
@@ -44,6 +45,10 @@ def policy_of(groups, stop, oracle=0.9, later=None):
     prices = np.array([0.1 * group.bit_count() for group in groups] + [1.0])
     values = StateValues(ridges=ridges, groups=tuple(groups), dial=DIAL, prices=prices)
     return StepPolicy(members=("a", "b"), oracle="o", values=values)
+
+
+def no_oracle(groups):
+    return all("o" not in models for models in groups)
 
 
 def step(policy, asked=(), *, answered=True, worth=0.1, allowed=None):
@@ -82,7 +87,7 @@ def test_the_oracle_every_time_unless_a_budget_forbids_it():
     policy = policy_of(single_members(2), stop=0.99)
     assert step(policy, worth=-1.0).models == ("o",)
     assert step(policy, ["a"], worth=-1.0).models == ("o",)
-    bound = step(policy, ["a"], worth=-1.0, allowed=lambda models: "o" not in models)
+    bound = step(policy, ["a"], worth=-1.0, allowed=no_oracle)
     assert (bound.models, bound.limited) == ((), True)
 
 
@@ -95,12 +100,108 @@ def test_a_budget_forbids():
     policy = policy_of(single_members(2), stop=0.7, later={0b01: 0.75})
     free = step(policy)
     assert (free.models, free.limited) == (("o",), False)
-    bound = step(policy, allowed=lambda models: "o" not in models)
+    bound = step(policy, allowed=no_oracle)
     assert (bound.models, bound.limited) == (("a",), True)
-    broke = step(policy, allowed=lambda models: False)
+    broke = step(policy, allowed=lambda groups: False)
     assert (broke.models, broke.limited) == ((), True)
-    nothing = step(policy, answered=False, allowed=lambda models: False)
+    nothing = step(policy, answered=False, allowed=lambda groups: False)
     assert (nothing.models, nothing.limited) == ((), True)
+
+
+def planned(ends, *, groups=(0b01, 0b10), **how):
+    """The same policy, which also knows how right the answers of larger sets will be."""
+    policy = policy_of(list(groups), **how)
+    ridges = {}
+    for subset in reachable_sets(groups):
+        if larger := larger_sets(subset, reachable_sets(groups)):
+            ridges[subset] = constant(subset, *(ends[one] for one in larger))
+    return replace(policy, later=ridges)
+
+
+def money(budget, **prices):
+    """A budget of which nothing is spent."""
+    return lambda groups: sum(prices[name] for group in groups for name in group) <= budget
+
+
+def test_what_the_oracle_needs_is_not_spent_on_members():
+    """Member a, and then the oracle, would be best; there is money for one of them."""
+    prices = {"a": 1, "b": 1, "o": 10}
+    how = {"stop": 0.2, "oracle": 0.9, "later": {0b01: 0.99, 0b10: 0.95}}
+    policy = planned({0b01: 0.6, 0b10: 0.5, 0b11: 0.7}, **how)
+    free = step(policy, worth=0.0)
+    assert (free.models, free.limited) == (("a",), False)
+    enough = step(policy, worth=0.0, allowed=money(11, **prices))
+    assert (enough.models, enough.worth, enough.limited) == (("a",), free.worth, False)
+    short = step(policy, worth=0.0, allowed=money(10, **prices))
+    assert (short.models, short.worth, short.limited) == (("o",), 0.9, True)
+    # Where members alone are as good they are asked.
+    sure = planned({0b01: 0.6, 0b10: 0.5, 0b11: 0.95}, **how)
+    both = step(sure, worth=0.0, allowed=money(10, **prices))
+    assert (both.models, both.worth) == (("a",), 0.95)
+    unplanned = replace(policy, later={})  # as checkpoints of earlier versions
+    assert step(unplanned, worth=0.0, allowed=money(10, **prices)).models == ("a",)
+
+
+def test_without_the_oracle_a_step_is_worth_the_best_set_that_is_affordable():
+    prices = {"a": 1, "b": 2, "o": 10}
+    how = {"stop": 0.2, "oracle": 0.9, "later": {0b01: 0.99, 0b10: 0.95}}
+    policy = planned({0b01: 0.5, 0b10: 0.6, 0b11: 0.8}, **how)
+    both = step(policy, worth=0.1, allowed=money(3, **prices))
+    assert both.models == ("a",)
+    assert both.worth == pytest.approx(0.8 - 0.1 * 0.2)  # two calls at a tenth of the oracle's
+    one = step(policy, worth=0.1, allowed=money(2, **prices))
+    assert one.models == ("b",)  # a is as cheap, and there is no money for both
+    assert one.worth == pytest.approx(0.6 - 0.1 * 0.1)
+    dear = step(policy, ["a"], worth=1.0, allowed=money(2, **prices))
+    assert dear.models == ("b",)  # .8 less .1 is more than .2
+    kept = step(planned({0b01: 0.5, 0b10: 0.6, 0b11: 0.25}, **how), ["a"], worth=1.0)
+    assert kept.models == ("b",)
+    kept = step(
+        planned({0b01: 0.5, 0b10: 0.6, 0b11: 0.25}, **how),
+        ["a"],
+        worth=1.0,
+        allowed=money(2, **prices),
+    )
+    assert (kept.models, kept.limited) == ((), True)
+
+
+def test_time_is_planned_with_as_groups_run():
+    """Both together take one second, one after the other two."""
+
+    def seconds(budget):
+        return lambda groups: sum(9 if "o" in models else 1 for models in groups) <= budget
+
+    policy = planned(
+        {0b01: 0.5, 0b10: 0.6, 0b11: 0.8}, groups=(0b01, 0b10, 0b11), stop=0.2, oracle=0.9
+    )
+    assert step(policy, worth=0.0, allowed=seconds(1)).models == ("a", "b")
+    assert step(policy, worth=0.0, allowed=seconds(1)).worth == 0.8
+
+
+def test_what_nobody_can_say_is_not_waited_for():
+    policy = planned({0b01: 0.5, 0b10: 0.6, 0b11: 0.8}, stop=0.2)
+    columns = np.full((1, SET_COLUMNS), np.nan)
+    chosen = policy.next_step(
+        ["a"], columns, answered=True, worth_of_a_call=0.1, allowed=money(1, a=1, b=1, o=10)
+    )
+    assert (chosen.models, chosen.limited) == ((), True)
+
+
+def test_what_is_to_be_expected_before_anybody_is_asked():
+    policy = planned({0b01: 0.5, 0b10: 0.6, 0b11: 1.2}, stop=0.2, oracle=0.9)
+    columns = np.zeros((1, QUESTION))
+    scores = policy.expected(columns, ["b"])
+    assert (scores.p_ensemble_fails, scores.p_oracle_right) == (pytest.approx(0.4), 0.9)
+    assert policy.expected(columns, ["a", "b"]).p_ensemble_fails == 0.0
+    assert replace(policy, later={}).expected(columns, ["b"]) is None
+
+
+def test_sets_that_a_set_can_grow_into():
+    assert larger_sets(0b01, reachable_sets([0b01, 0b10])) == [0b11]
+    assert larger_sets(0, reachable_sets([0b01, 0b10])) == [0b01, 0b10, 0b11]
+    # The two are asked together or not at all.
+    assert larger_sets(0b001, reachable_sets([0b001, 0b110])) == [0b111]
+    assert larger_sets(0b111, reachable_sets([0b001, 0b110])) == []
 
 
 def test_members_may_be_asked_together():
@@ -122,6 +223,23 @@ def test_written_and_read():
     assert (again.members, again.oracle) == (policy.members, policy.oracle)
     for asked in ([], ["a"], ["b"], ["a", "b"]):
         assert step(again, asked) == step(policy, asked)
+
+
+def test_what_is_planned_with_is_written_and_read():
+    policy = planned({0b01: 0.6, 0b10: 0.5, 0b11: 0.7}, stop=0.2, later={0b01: 0.99})
+    again = read(policy.tensors(), ["a", "b"])
+    bound = {"worth": 0.0, "allowed": money(10, a=1, b=1, o=10)}
+    assert step(again, **bound) == step(policy, **bound)
+    assert step(again, **bound).models == ("o",)
+    for damage in (
+        lambda t: t.pop("later/1/slopes"),
+        lambda t: t.update({"later/0/offsets": np.zeros(2)}),
+        lambda t: t.update({"later/3/offsets": np.zeros(2)}),
+    ):
+        tensors = policy.tensors()
+        damage(tensors)
+        with pytest.raises(CheckpointError, match="damaged"):
+            read(tensors, ["a", "b"])
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ def bound(kind, value, rng, n, *, lost, gained, both, reference="gold"):
     """The bound from n questions of which such shares are lost, gained, or wrong twice over."""
     draw = rng.choice(4, n, p=[1 - lost - gained - both, lost, gained, both])
     return most_that_differ(
-        Target(kind=kind, value=value),
+        [Target(kind=kind, value=value)],
         correct=(draw == 0) | (draw == 2),
         oracle_correct=(draw == 0) | (draw == 1),
         may_differ=np.ones(n, dtype=bool),
@@ -64,3 +64,24 @@ def test_costs_are_nothing_that_differences_speak_to(kind):
 def test_a_drop_of_everything_lets_everything_differ():
     rng = np.random.default_rng(3)
     assert bound("max_drop", 1.0, rng, 50, lost=0.1, gained=0.1, both=0.1) == 1.0
+
+
+def test_of_several_the_one_that_allows_least():
+    rng = np.random.default_rng(6)
+    drawn = {
+        "correct": rng.random(500) < 0.9,
+        "oracle_correct": rng.random(500) < 0.95,
+        "may_differ": np.ones(500, dtype=bool),
+        "reference": "gold",
+    }
+    drop, accuracy = (
+        Target(kind="max_drop", value=0.02),
+        Target(kind="target_accuracy", value=0.8),
+    )
+    cost = Target(kind="max_usd_per_1000", value=1.0)
+    alone = most_that_differ([drop], **drawn)
+    assert alone < most_that_differ([accuracy], **drawn)
+    assert most_that_differ([drop, cost], **drawn) == alone
+    # Both have a share of the level, which makes the bound a little wider.
+    assert alone < most_that_differ([accuracy, drop], **drawn) < alone + 0.03
+    assert most_that_differ([cost], **drawn) is None

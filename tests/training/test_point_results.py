@@ -6,6 +6,7 @@ import pytest
 from pyramid_moa.router_model.policy import OperatingPoint, Promise
 from pyramid_moa.training.metrics import compute_metrics
 from pyramid_moa.training.point_results import PROMISED, PointResult, point_rows
+from pyramid_moa.training.report_tables import point_table
 
 POINT = OperatingPoint(
     name="half", threshold=0.5, target="half", split="calibration", questions=40, accuracy=0.9
@@ -66,6 +67,21 @@ def test_kept_missed_within_error_and_broken(kind, simulated):
         assert row["promise"]["measured"] == pytest.approx(value)
         assert row["promise"]["interval"] == pytest.approx([low, high])
         assert row["promise"]["figure"] == figure
+
+
+def test_of_several_targets_each_is_measured(simulated):
+    rows = simulated(300)
+    point = promised("target_accuracy", 0.0)
+    others = (("target_cost_ratio", 0.0), ("max_drop", 1.0))
+    point = replace(point, promise=replace(point.promise, others=others))
+    (row,) = point_rows([PointResult(point=point, outcomes=rows)], resamples=50)
+    assert (row["promise"]["kind"], row["promise"]["held"]) == ("target_accuracy", "yes")
+    told = [(own["kind"], own["value"], own["held"]) for own in row["promise"]["others"]]
+    assert told == [("target_cost_ratio", 0.0, "no"), ("max_drop", 1.0, "yes")]
+    assert row["promise"]["others"][0]["measured"] == pytest.approx(row["cost_ratio"])
+    (shown,) = point_table([row], "")
+    assert [own["held"] for own in shown["promises"]] == ["yes", "no", "yes"]
+    assert all("for all 3 together" in own["told"] for own in shown["promises"])
 
 
 def test_unknown_prices_and_kinds_say_nothing_of_a_promise(simulated):

@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 
 from pyramid_moa.data_prep.labelled_run import read_labelled_run
+from pyramid_moa.router_model.state_values import larger_sets, reachable_sets, single_members
 from pyramid_moa.training.baselines.rule_run import RuleRun, rule_run
 from pyramid_moa.training.baselines.stepwise import fit_steps
 from pyramid_moa.training.baselines.subset_votes import members_of, subset_vote
+from pyramid_moa.training.state_fit import fit_later_stops
 from pyramid_moa.training.state_walk import walk
 
 
@@ -29,6 +31,13 @@ class Votes:
 
     def answer(self, subset):
         return subset_vote(self.data, subset).answer if subset else np.full(self.data.n, -1)
+
+
+class Silent(Votes):
+    """Nobody ever answers."""
+
+    def answer(self, subset):
+        return np.full(self.data.n, -1)
 
 
 @pytest.fixture(scope="module")
@@ -105,11 +114,22 @@ def test_what_going_on_is_worth_is_what_became_of_it(data):
     assert reached == pytest.approx(start.values.max(axis=0).mean(axis=1), abs=1e-9)
 
 
-def test_a_set_without_an_answer_is_never_stopped_with(data):
-    class Silent(Votes):
-        def answer(self, subset):
-            return np.full(self.data.n, -1)
+def test_what_larger_sets_will_be_worth(data):
+    """From every set, in the mean, what their answers then are; those of more are not told."""
+    evidence, groups = Votes(data), single_members(3)
+    later = fit_later_stops(evidence, data.correct, groups=groups, penalty=10.0)
+    assert sorted(later) == [0, 1, 2, 3, 4, 5, 6]
+    for subset, ridge in later.items():
+        larger = larger_sets(subset, reachable_sets(groups))
+        told = ridge.predict(evidence.columns(subset))
+        for place, one in enumerate(larger):
+            right = data.correct[np.arange(data.n), subset_vote(data, one).answer]
+            assert told[:, place].mean() == pytest.approx(right.mean())
+    silent = fit_later_stops(Silent(data), data.correct, groups=groups, penalty=10.0)
+    assert (silent[0].predict(evidence.columns(0)) == 0).all()
 
+
+def test_a_set_without_an_answer_is_never_stopped_with(data):
     evidence = Silent(data)
     values = fit_steps(
         evidence, data, np.arange(data.n), dial=np.array([100.0]), penalty=10.0, realised=True

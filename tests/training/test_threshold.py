@@ -1,5 +1,6 @@
 """Operating points for a target."""
 
+import hashlib
 import json
 import re
 import shutil
@@ -113,14 +114,14 @@ def test_a_namesake_is_replaced_where_it_stands(imported_run, router):
 @pytest.mark.parametrize(
     ("targets", "match"),
     [
-        ({}, "exactly one of --target-accuracy, .*found none"),
-        ({"target_accuracy": 0.9, "max_drop": 0.1}, "found --target-accuracy, --max-drop"),
+        ({}, "one or more of --target-accuracy, .*found none"),
+        ({"target_accuracy": 0.9, "max_drop": 1.1}, "--max-drop: expected .* found 1.1"),
         ({"target_accuracy": 90}, "from 0 to 1, found 90"),
         ({"max_drop": -0.1}, "from 0 to 1"),
         ({"max_drop": float("nan")}, "from 0 to 1, found nan"),
         ({"target_cost_ratio": -1}, "--target-cost-ratio"),
         ({"max_usd_per_1000": float("inf")}, "--max-usd-per-1000: expected a number from 0"),
-        ({"max_drop": 0.1, "max_usd_per_1000": 5}, "found --max-drop, --max-usd-per-1000"),
+        ({"max_drop": 0.1, "max_usd_per_1000": -5}, "--max-usd-per-1000: .* found -5"),
         ({"max_drop": 0.1, "confidence": 0.0}, "--confidence: .* found 0.0; --no-promise"),
         ({"max_drop": 0.1, "confidence": 1.0}, "--confidence: .* found 1.0"),
         ({"max_drop": 0.1, "confidence": float("nan")}, "--confidence"),
@@ -186,6 +187,100 @@ def test_a_promise_is_stored_with_what_it_rests_on(imported_run, router, target)
     before = (router / "router.json").read_bytes()
     assert add_threshold(imported_run, router, **target, name="mine") == point
     assert (router / "router.json").read_bytes() == before
+
+
+JOINT = [
+    {"max_drop": 0.2, "max_usd_per_1000": 1.5},
+    {"target_accuracy": 0.7, "max_drop": 0.2},
+    {"target_accuracy": 0.7, "target_cost_ratio": 0.9, "max_usd_per_1000": 1.5},
+    {"target_cost_ratio": 0.9, "max_usd_per_1000": 1.5},
+]
+
+
+@pytest.mark.parametrize("targets", JOINT, ids="+".join)
+def test_several_targets_are_kept_to_by_one_point(imported_run, router, targets):
+    point = add_threshold(imported_run, router, **targets, name="mine")
+    card = Router.load(router).card
+    assert card.operating_point("mine") == point
+    promise = point.promise
+    assert promise.targets == tuple(targets.items())
+    assert (promise.kind, promise.value) == next(iter(targets.items()))
+    assert (promise.confidence, promise.questions) == (0.95, 50)
+    each = {2: "0.975", 3: "0.983333"}[len(targets)]
+    assert f"{len(targets)} targets together, each at {each} (union bound)" in promise.method
+    assert point.target.count(" and ") == len(targets) - 1
+    # It is a setting that each of them proves at its share of the level.
+    accuracies = [kind for kind in targets if kind in ("target_accuracy", "max_drop")]
+    assert (promise.most_differ is not None) == bool(accuracies)
+    for kind, value in targets.items():
+        level = 0.05 / len(targets)
+        alone = add_threshold(imported_run, router, **{kind: value}, confidence=1 - level)
+        if kind in accuracies:
+            assert alone.threshold >= point.threshold  # asks the oracle no more often
+    assert "at 0.95, by 50 questions" in model_card(card)
+
+
+def test_several_targets_that_are_not_attainable_say_why(imported_run, router):
+    before = (router / "router.json").read_bytes()
+
+    def refused(confidence=0.95, **targets):
+        with pytest.raises(NotAttainableError) as error:
+            add_threshold(imported_run, router, confidence=confidence, **targets)
+        return str(error.value)
+
+    text = refused(max_drop=0.2, target_cost_ratio=0.01)
+    assert "at most 0.2 below the oracle's accuracy and cost ratio of at most 0.01" in text
+    assert "--target-cost-ratio fails alone: the cheapest setting costs" in text
+    assert "--max-drop fails alone" not in text
+    text = refused(max_drop=0.005, target_cost_ratio=0.01)
+    assert "--max-drop fails alone: asking the oracle every time" in text
+    assert "--target-cost-ratio fails alone" in text
+    text = refused(target_accuracy=0.9, target_cost_ratio=0.3, confidence=0.6)
+    assert (router / "router.json").read_bytes() == before
+    found = re.search(
+        r"contradict each other; the nearest that is proven is "
+        r"--target-accuracy 0.9 with --target-cost-ratio (\S+)$",
+        text,
+    )
+    value = float(found[1])
+    nearest = {"target_accuracy": 0.9, "target_cost_ratio": value}
+    point = add_threshold(imported_run, router, **nearest, confidence=0.6)
+    assert point.cost_ratio < value
+
+
+@pytest.mark.parametrize("policy", ["parallel", "sequential"])
+def test_several_targets_as_measured(imported_run, router, policy):
+    how = {"policy": policy, "confidence": None}
+    accurate = add_threshold(imported_run, router, target_accuracy=0.98, **how)
+    both = {"target_accuracy": 0.98, "target_cost_ratio": accurate.cost_ratio + 1e-9}
+    point = add_threshold(imported_run, router, **both, **how)
+    assert (point.threshold, point.accuracy) == (accurate.threshold, accurate.accuracy)
+    assert point.promise is None
+    tighter = {**both, "target_cost_ratio": accurate.cost_ratio * 0.99}
+    with pytest.raises(NotAttainableError, match="contradict each other"):
+        add_threshold(imported_run, router, **tighter, **how)
+    with pytest.raises(NotAttainableError, match=r"(members alone|cheapest setting) costs?"):
+        add_threshold(imported_run, router, target_accuracy=0.5, target_cost_ratio=0.001, **how)
+    costs = {"target_cost_ratio": 0.9, "max_usd_per_1000": 1000}
+    cheap = add_threshold(imported_run, router, **costs, **how)
+    assert cheap.threshold == (
+        add_threshold(imported_run, router, target_cost_ratio=0.9, **how).threshold
+    )
+
+
+def test_a_checkpoint_of_before_there_were_several_targets(imported_run, router):
+    add_threshold(imported_run, router, max_drop=0.2, name="mine")
+    loaded = Router.load(router)
+    content = json.loads(loaded.card.to_json())
+    for point in content["operating_points"]:
+        if point["promise"] is not None:
+            assert point["promise"].pop("others") == []
+    content.pop("self_sha256")
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    content["self_sha256"] = hashlib.sha256(text.encode()).hexdigest()
+    card = type(loaded.card).from_json(json.dumps(content), source="old")
+    assert card == loaded.card
+    assert card.operating_point("mine").promise.targets == (("max_drop", 0.2),)
 
 
 def test_a_promise_is_more_careful_than_a_measurement(imported_run, router):

@@ -79,8 +79,7 @@ def answer_file(
         raise DataError(f"{output}: expected the name of a file for the answers, found a folder")
     partial = output.with_name(f"{output.name}.partial")
     output.parent.mkdir(parents=True, exist_ok=True)
-    limits = "" if budget in (None, Budget()) else f"\n{budget}"
-    head = {"identity": _identity(dataset, f"{identity}{limits}")}
+    head = {"identity": _identity(dataset, f"{identity}{_limits(gate, budget)}")}
     with _locked(partial) as file:
         rows = _recover(file, partial, head)
         if rows:
@@ -147,6 +146,21 @@ def decision_row(query: Query, decision: Decision) -> dict[str, Any]:
         "outvoted": decision.outvoted,
         "budget_exhausted": decision.budget_exhausted,
     }
+
+
+def _limits(gate: Gate, budget: Budget | None) -> str:
+    """What a budget makes the answers depend on: its limits, and what calls are expected to take.
+
+    The rest of a gate's identity leaves out prices, and of a checkpoint all but its weights.
+    """
+    if budget in (None, Budget()):
+        return ""
+    router = gate.rules.router
+    typical = router.card.typical_calls if router is not None else {}
+    calls = [
+        f"{spec.name}: {typical.get(spec.name) or spec.price}" for spec in gate.rules.pyramid.models
+    ]
+    return "\n".join(["", str(budget), *calls])
 
 
 def _identity(dataset: LoadedDataset, identity: str) -> str:

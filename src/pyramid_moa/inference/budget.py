@@ -42,27 +42,28 @@ class Budget:
 
     def leaves_room(
         self,
-        models: Sequence[str],
+        groups: Sequence[Sequence[str]],
         expected: Mapping[str, TypicalCall],
         *,
         spent_usd: float,
         spent_s: float,
     ) -> bool:
-        """Whether some models can still be asked at once.
+        """Whether some models can still be asked.
 
         Args:
-            models: their names.
+            groups: their names; those of one group at once, one group after another.
             expected: what a call of each takes.
             spent_usd: so far.
             spent_s: so far.
-
         """
-        usd = spent_usd + sum(expected[name].cost_usd for name in models)
+        usd = spent_usd + sum(expected[name].cost_usd for group in groups for name in group)
         if self.max_usd is not None and usd > self.max_usd:
             return False
         if self.max_ms is None:
             return True
-        seconds = spent_s + max(expected[name].latency_s or 0.0 for name in models)
+        seconds = spent_s + sum(
+            max(expected[name].latency_s or 0.0 for name in group) for group in groups
+        )
         return seconds * 1000.0 <= self.max_ms
 
     def check(self, expected: Mapping[str, TypicalCall]) -> None:

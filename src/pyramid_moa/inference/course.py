@@ -130,7 +130,7 @@ class Course:
             oracle_s=self._oracle_s,
         )
 
-    def _has_room(self, models: Sequence[str]) -> bool:
+    def _has_room(self, groups: Sequence[Sequence[str]]) -> bool:
         return self._budget.leaves_room(
-            models, self._expected, spent_usd=self._spent_usd, spent_s=self._spent_s
+            groups, self._expected, spent_usd=self._spent_usd, spent_s=self._spent_s
         )

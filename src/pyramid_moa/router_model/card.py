@@ -220,7 +220,7 @@ def _card(content: dict[str, Any], source: str) -> RouterCard:
             **content, typical_calls={name: TypicalCall(**call) for name, call in calls.items()}
         )
         problems = _problems(card)
-    except (TypeError, KeyError, AttributeError) as error:
+    except (TypeError, ValueError, KeyError, AttributeError) as error:
         raise CheckpointError(f"{source}: damaged: {type(error).__name__}: {error}") from error
     if problems:
         raise CheckpointError(f"{source}: expected " + "; expected ".join(problems))
@@ -229,7 +229,10 @@ def _card(content: dict[str, Any], source: str) -> RouterCard:
 
 def _point(content: dict[str, Any]) -> OperatingPoint:
     promise = content.pop("promise", None)
-    return OperatingPoint(**content, promise=None if promise is None else Promise(**promise))
+    if promise is not None:
+        others = tuple((kind, value) for kind, value in promise.pop("others", ()))
+        promise = Promise(**promise, others=others)
+    return OperatingPoint(**content, promise=promise)
 
 
 def _problems(card: RouterCard) -> list[str]:
@@ -246,10 +249,10 @@ def _problems(card: RouterCard) -> list[str]:
     amounts: list[Any] = [call.cost_usd for call in calls]
     amounts += [call.latency_s for call in calls if call.latency_s is not None]
     promises = [point.promise for point in card.operating_points if point.promise is not None]
-    words: list[Any] = [word for own in promises for word in (own.kind, own.method)]
-    promised: list[Any] = [
-        number for own in promises for number in (own.value, own.confidence, own.questions)
-    ]
+    words: list[Any] = [own.method for own in promises]
+    words += [kind for own in promises for kind, _ in own.targets]
+    promised: list[Any] = [number for own in promises for number in (own.confidence, own.questions)]
+    promised += [value for own in promises for _, value in own.targets]
     promised += [own.most_differ for own in promises if own.most_differ is not None]
     checks = {
         "members and an operating point, found none": bool(card.members and card.operating_points),

@@ -55,6 +55,8 @@ class Promise:
         most_differ: share of all questions whose answers may differ from the oracle's while it is
             kept, as far as these questions tell: what audits, which know no gold, hold it against.
             None where they can't.
+        others: kinds and values of more targets, which are kept to together with the first: the
+            confidence is that of all at once. Checkpoints of earlier versions have none.
     """
 
     kind: str
@@ -63,6 +65,12 @@ class Promise:
     questions: int
     method: str
     most_differ: float | None = None
+    others: tuple[tuple[str, float], ...] = ()
+
+    @property
+    def targets(self) -> tuple[tuple[str, float], ...]:
+        """Kind and value of everything that it keeps to."""
+        return ((self.kind, self.value), *self.others)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,6 +21,9 @@ from pyramid_moa.router_model.step_policy import Allowed, StepPolicy
 
 __all__ = ["Belief", "Guide", "Route", "is_outvoted"]
 
+# An oracle is there to know better than the members; only a point that never asks it does not.
+_NOTHING_KNOWN = Scores(p_ensemble_fails=1.0, p_oracle_right=1.0)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Belief:
@@ -136,10 +139,11 @@ class Route:
         Args:
             guide: what decides.
             question: the query's text.
-            allowed: whether there is a budget for asking some models at once.
+            allowed: whether there is a budget for asking some groups one after another; for all
+                there are where it is left out.
         """
         self._guide, self._question = guide, question
-        self._allowed: Allowed = allowed or (lambda models: True)
+        self._allowed = allowed
         self.generations: dict[str, Generation] = {}
         self.path: list[tuple[str, ...]] = []
         self.belief: Belief | None = None
@@ -196,8 +200,27 @@ class Route:
     def _first(self) -> tuple[str, ...]:
         if self._guide.steps is not None:
             return self._step([])
-        members = self._affordable(self._guide.tiers[0])
-        return members or self._affordable([self._guide.oracle])
+        everybody, oracle = self._guide.tiers[0], self._guide.oracle
+        if self._has_room([everybody, [oracle]]):
+            return tuple(everybody)
+        members = self._affordable(everybody)
+        if members and not self._has_room([members, [oracle]]) and self._oracle_instead(members):
+            self.limited = True
+            return (oracle,)
+        return members or self._affordable([oracle])
+
+    def _oracle_instead(self, members: Sequence[str]) -> bool:
+        """Whether to leave out members after whom the oracle would be too dear, and to ask it.
+
+        That is where the point would go up, could it see no more than the question.
+        """
+        if not self._has_room([[self._guide.oracle]]):
+            return False
+        router, expected = self._guide.router, None
+        if router is not None and router.steps is not None:
+            columns = router.question_columns(self._question)
+            expected = router.steps.expected(columns, members)
+        return goes_up(expected or _NOTHING_KNOWN, self._guide.point)
 
     def _next(self, known: Mapping[str, Generation]) -> tuple[str, ...]:
         if self._guide.steps is not None:
@@ -210,10 +233,13 @@ class Route:
         """As many as there is a budget for, in their order."""
         chosen: list[str] = []
         for name in names:
-            if self._allowed([*chosen, name]):
+            if self._has_room([[*chosen, name]]):
                 chosen.append(name)
         self.limited = self.limited or len(chosen) < len(names)
         return tuple(chosen)
+
+    def _has_room(self, groups: Sequence[Sequence[str]]) -> bool:
+        return self._allowed is None or self._allowed(groups)
 
     def _step(self, known: list[str]) -> tuple[str, ...]:
         steps, router = self._guide.steps, self._guide.router

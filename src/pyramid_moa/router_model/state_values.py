@@ -8,13 +8,21 @@ Legend: K settings of the dial, n queries, M members, G groups, d features of a 
 members is a whole number with one bit a member; the empty set is 0.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Ridge", "StateValues", "Step", "reachable_sets", "single_members", "steps_from"]
+__all__ = [
+    "Ridge",
+    "StateValues",
+    "Step",
+    "larger_sets",
+    "reachable_sets",
+    "single_members",
+    "steps_from",
+]
 
 FloatArray = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]
@@ -129,6 +137,15 @@ def reachable_sets(groups: Sequence[int]) -> list[int]:
     for _ in groups:
         found |= {one | group for one in found for group in groups if not one & group}
     return sorted(found)
+
+
+def larger_sets(subset: int, reachable: Collection[int]) -> list[int]:
+    """Of the sets that can be come to, those that a set can grow into, in their order."""
+    return [
+        one
+        for one in reachable
+        if one != subset and not subset & ~one and one ^ subset in reachable
+    ]
 
 
 def single_members(members: int) -> list[int]:

@@ -1,24 +1,37 @@
-"""Going step by step: after every answer the step that is worth most is taken."""
+"""Going step by step: after every answer the step that is worth most is taken.
+
+Under a budget a step is worth what can still be afforded after it: where nothing is left for the
+oracle, what the best set of members' answers is worth that there is money and time for.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pyramid_moa.errors import CheckpointError
+from pyramid_moa.router_model.policy import Scores
 from pyramid_moa.router_model.set_scores import SET_COLUMNS
-from pyramid_moa.router_model.state_values import Ridge, StateValues, reachable_sets, steps_from
+from pyramid_moa.router_model.state_values import (
+    Ridge,
+    StateValues,
+    Step,
+    larger_sets,
+    reachable_sets,
+    steps_from,
+)
 
 __all__ = ["MOST_MEMBERS", "Allowed", "Chosen", "StepPolicy"]
 
 MOST_MEMBERS = 7
 """More have too many sets to go through."""
 
-Allowed = Callable[[Sequence[str]], bool]
-"""Whether a query's budget has room for asking these models at once."""
+Allowed = Callable[[Sequence[Sequence[str]]], bool]
+"""Whether a query's budget has room for asking these groups of models, one after another."""
 
+_LATER = "later/"
 _PARTS = ("centre", "scale", "slopes", "offsets")
 
 
@@ -29,7 +42,7 @@ class Chosen:
     Attributes:
         models: to be asked at once; nobody where the query ends here.
         worth: expected quality of the answer that it leads to, less what it costs to get there.
-        limited: whether a budget forbade a step that would have been worth more.
+        limited: whether without a budget another step would have been taken.
     """
 
     models: tuple[str, ...]
@@ -45,11 +58,15 @@ class StepPolicy:
         members: M names, in the order of a set's bits.
         oracle: its name.
         values: of every set that can be come to.
+        later: by set, how right the answers of the sets will be that it can grow into, in the order
+            of ``larger_sets``. Empty in checkpoints of earlier versions: there a step whose budget
+            then ends is believed to be worth what it is worth without one.
     """
 
     members: tuple[str, ...]
     oracle: str
     values: StateValues
+    later: Mapping[int, Ridge] = field(default_factory=dict)
 
     def next_step(
         self,
@@ -71,25 +88,103 @@ class StepPolicy:
             allowed: which models there is still a budget for; all where it is left out.
         """
         wants_oracle = worth_of_a_call < 0
-        if wants_oracle and (allowed is None or allowed([self.oracle])):
+        if wants_oracle and (allowed is None or allowed([(self.oracle,)])):
             return Chosen(models=(self.oracle,), worth=1.0)
         subset = sum(1 << self.members.index(name) for name in asked)
         step = self.values.step(columns, np.array([answered]), subset)
         setting = int(np.abs(self.values.dial - worth_of_a_call).argmin())
-        worth = step.values[:, setting, 0]
-        groups = [self._names(self.values.groups[place]) for place in step.groups]
+        free = worth = step.values[:, setting, 0]
+        if allowed is not None:
+            worth = self._affordable(step, columns, subset, setting, allowed)
+        place = int(worth.argmax())
+        groups = [self._names(self.values.groups[number]) for number in step.groups]
         models: list[tuple[str, ...]] = [(), (self.oracle,), *groups]
-        order = np.argsort(-worth, kind="stable")
-        for place in order:
-            if not models[place] or allowed is None or allowed(models[place]):
-                break
-        else:
-            raise AssertionError("stopping is always allowed")
         return Chosen(
             models=models[place],
             worth=float(worth[place]),
-            limited=wants_oracle or bool(place != order[0]),
+            limited=wants_oracle or place != int(free.argmax()),
         )
+
+    def expected(self, columns: NDArray[np.float64], models: Sequence[str]) -> Scores | None:
+        """What is to be expected of some members' answer, and of the oracle's, before any is asked.
+
+        Args:
+            columns: what is read of the question, [1, d].
+            models: the members.
+
+        Returns:
+            None where the checkpoint does not tell.
+        """
+        subset = sum(1 << self.members.index(name) for name in models)
+        larger = larger_sets(0, self.values.ridges)
+        if not self.later or subset not in larger:
+            return None
+        right = self.later[0].predict(columns)[0, larger.index(subset)]
+        oracle = self.values.step(columns, np.array([False]), 0).oracle[0]
+        return Scores(
+            p_ensemble_fails=float(1.0 - np.clip(right, 0.0, 1.0)), p_oracle_right=float(oracle)
+        )
+
+    def _affordable(
+        self,
+        step: Step,
+        columns: NDArray[np.float64],
+        subset: int,
+        setting: int,
+        allowed: Allowed,
+    ) -> NDArray[np.float64]:
+        """What steps are worth while a budget lasts, [2 + groups]; -inf where it has no room."""
+        worth = step.values[:, setting, 0].copy()
+        oracle = (self.oracle,)
+        if not allowed([oracle]):
+            worth[1] = -np.inf
+        ends = None
+        for place, number in enumerate(step.groups, start=2):
+            names = self._names(self.values.groups[number])
+            if not allowed([names]):
+                worth[place] = -np.inf
+            elif self.later and not allowed([names, oracle]):
+                ends = ends or self._ends(columns, subset)
+                worth[place] = self._best_end(ends, subset, number, setting, allowed)
+        return worth
+
+    def _ends(self, columns: NDArray[np.float64], subset: int) -> list[tuple[float, int]]:
+        """Sets that a set can grow into, with how right their answers will be, the best first."""
+        right = np.clip(self.later[subset].predict(columns)[0], 0.0, 1.0)
+        larger = larger_sets(subset, self.values.ridges)
+        told = np.nan_to_num(right, nan=-np.inf).tolist()
+        return sorted(zip(told, larger, strict=True), reverse=True)
+
+    def _best_end(
+        self,
+        ends: Sequence[tuple[float, int]],
+        subset: int,
+        first: int,
+        setting: int,
+        allowed: Allowed,
+    ) -> float:
+        """What it is worth to ask a group, and more members as far as the budget goes, and stop."""
+        groups, best = self.values.groups, -np.inf
+        call = self.values.dial[setting]
+        for right, end in ends:
+            if right <= best:
+                break  # nor will those that follow be better
+            if groups[first] & ~end:
+                continue
+            way = [first, *self._way(end & ~subset & ~groups[first])]
+            worth = right - call * self.values.prices[way].sum()
+            if worth > best and allowed([self._names(groups[number]) for number in way]):
+                best = worth
+        return float(best)
+
+    def _way(self, members: int) -> list[int]:
+        """Places of groups that together are some members: the largest at once."""
+        groups, way = self.values.groups, []
+        for number in sorted(range(len(groups)), key=lambda place: -groups[place].bit_count()):
+            if not groups[number] & ~members:
+                way.append(number)
+                members &= ~groups[number]
+        return way
 
     def tensors(self) -> dict[str, NDArray[Any]]:
         """All of it by name, as a checkpoint holds it."""
@@ -98,9 +193,11 @@ class StepPolicy:
             "prices": self.values.prices,
             "groups": np.array(self.values.groups, dtype=np.int64),
         }
-        for subset, ridge in self.values.ridges.items():
+        named = {str(subset): ridge for subset, ridge in self.values.ridges.items()}
+        named |= {f"{_LATER}{subset}": ridge for subset, ridge in self.later.items()}
+        for name, ridge in named.items():
             for part in _PARTS:
-                found[f"{subset}/{part}"] = np.ascontiguousarray(getattr(ridge, part))
+                found[f"{name}/{part}"] = np.ascontiguousarray(getattr(ridge, part))
         return found
 
     @classmethod
@@ -142,28 +239,34 @@ class StepPolicy:
                 raise CheckpointError(
                     f"{source}: expected groups of {len(members)} members, found {groups[:8]}"
                 )
-            ridges = {
-                subset: Ridge(**{part: tensors[f"{subset}/{part}"] for part in _PARTS})
-                for subset in reachable_sets(groups)
-            }
+            reachable = reachable_sets(groups)
+            ridges = {subset: _ridge(tensors, str(subset)) for subset in reachable}
+            later = {}
+            if any(name.startswith(_LATER) for name in tensors):
+                later = {
+                    subset: _ridge(tensors, f"{_LATER}{subset}")
+                    for subset in reachable
+                    if larger_sets(subset, reachable)
+                }
         except (KeyError, TypeError, ValueError) as error:
             raise CheckpointError(
                 f"{source}: damaged: the values of steps are not whole ({error}); train again"
             ) from error
         fits = prices.shape == (len(groups) + 1,) and dial.ndim == 1 and len(dial) > 0
+        targets = {subset: 2 + len(steps_from(subset, groups)) * len(dial) for subset in reachable}
+        larger = {subset: len(larger_sets(subset, reachable)) for subset in reachable}
         fits = fits and all(
             _fits(
-                ridge,
-                features=SET_COLUMNS if subset else question_features,
-                targets=2 + len(steps_from(subset, groups)) * len(dial),
+                ridge, features=SET_COLUMNS if subset else question_features, targets=told[subset]
             )
-            for subset, ridge in ridges.items()
+            for own, told in ((ridges, targets), (later, larger))
+            for subset, ridge in own.items()
         )
         finite = all(np.isfinite(value).all() for value in tensors.values())
-        if not (fits and finite and len(tensors) == 3 + len(_PARTS) * len(ridges)):
+        if not (fits and finite and len(tensors) == 3 + len(_PARTS) * (len(ridges) + len(later))):
             raise CheckpointError(f"{source}: damaged: the values of steps do not fit each other")
         values = StateValues(ridges=ridges, groups=tuple(groups), dial=dial, prices=prices)
-        return cls(members=tuple(members), oracle=oracle, values=values)
+        return cls(members=tuple(members), oracle=oracle, values=values, later=later)
 
     def _names(self, group: int) -> tuple[str, ...]:
         return tuple(name for place, name in enumerate(self.members) if group >> place & 1)
@@ -173,6 +276,10 @@ def _are_groups(groups: Sequence[int], members: int) -> bool:
     """Whether these are sets of members, each once, and not more than can be gone through."""
     known = all(0 < group < 1 << members for group in groups)
     return known and members <= MOST_MEMBERS and len(set(groups)) == len(groups)
+
+
+def _ridge(tensors: Mapping[str, NDArray[Any]], name: str) -> Ridge:
+    return Ridge(**{part: tensors[f"{name}/{part}"] for part in _PARTS})
 
 
 def _fits(ridge: Ridge, *, features: int, targets: int) -> bool:

@@ -1,5 +1,7 @@
 """How often answers may differ from the oracle's while an operating point keeps its promise."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from pyramid_moa.training.outcomes import BoolArray, FloatArray
@@ -14,14 +16,14 @@ _HALVINGS = 40
 
 
 def most_that_differ(
-    target: Target,
+    targets: Sequence[Target],
     *,
     correct: BoolArray,
     oracle_correct: BoolArray,
     may_differ: BoolArray,
     reference: str,
 ) -> float | None:
-    """The share of all answers that may differ from the oracle's while a target is kept.
+    """The share of all answers that may differ from the oracle's while targets are kept.
 
     A live audit knows no gold, only that an answer and the oracle's are not equal. Of these
     differences some cost no accuracy: the oracle was the one that was wrong, or both were. Accuracy
@@ -30,22 +32,39 @@ def most_that_differ(
     where the oracle's answers are the reference, nothing is.
 
     Args:
-        target: what is promised.
+        targets: what is promised; of several accuracies the one that allows least counts.
         correct: whether the point's answer is right, bool [n].
         oracle_correct: whether the oracle's is, bool [n].
         may_differ: whether the two can differ, bool [n].
         reference: ``gold`` or ``oracle``: what "right" means.
 
     Returns:
-        The share, 1 at most; None for a target that accuracy has no part in.
+        The share, 1 at most; None where accuracy has no part in what is promised.
     """
-    if target.is_cost:
-        return None
-    n, level = len(correct), _LEVEL
-    lost = target.value
+    accuracies = [target for target in targets if not target.is_cost]
+    return min(
+        (
+            _differ(
+                target, _LEVEL / len(accuracies), correct, oracle_correct, may_differ, reference
+            )
+            for target in accuracies
+        ),
+        default=None,
+    )
+
+
+def _differ(
+    target: Target,
+    level: float,
+    correct: BoolArray,
+    oracle_correct: BoolArray,
+    may_differ: BoolArray,
+    reference: str,
+) -> float:
+    n, lost = len(correct), target.value
     if target.kind == "target_accuracy":
         # What the oracle is worth is a guess of its own: no audit finds out.
-        level = _LEVEL / 2
+        level /= 2
         wrong = int((~oracle_correct).sum())
         oracle = 1.0 if reference == "oracle" else 1.0 - least_accuracy(wrong, n, 1 - level)
         lost = max(oracle - target.value, 0.0)

@@ -18,7 +18,17 @@ from pyramid_moa.training.drop_test import DropTest, evidence_of_drop
 from pyramid_moa.training.outcomes import BoolArray, FloatArray
 from pyramid_moa.training.risk_bounds import accuracy_p_value, mean_below_p_value
 
-__all__ = ["Plan", "Tried", "cheapest_accurate", "cheapest_within_drop", "within_cost"]
+__all__ = [
+    "Plan",
+    "Tried",
+    "cheapest_accurate",
+    "cheapest_within_drop",
+    "most_accurate",
+    "proven_accurate",
+    "proven_within_cost",
+    "proven_within_drop",
+    "within_cost",
+]
 
 
 # Standard deviations: twice as many as a proof at the usual level takes.
@@ -116,11 +126,15 @@ def cheapest_within_drop(
     Returns:
         Its place, or None where none is but place 0, which asks the oracle every time.
     """
-    start = plan.start_within_drop(test.n, test.drop)
-    places = range(start, len(lost))
-    return _last(
-        _proven(places, lambda place: test.proves(int(lost[place]), int(gained[place]))),
-    )
+    return _last(proven_within_drop(lost, gained, plan, test))
+
+
+def proven_within_drop(
+    lost: FloatArray, gained: FloatArray, plan: Plan, test: DropTest
+) -> list[int]:
+    """All settings that are proven to be, rising; arguments as in ``cheapest_within_drop``."""
+    places = range(plan.start_within_drop(test.n, test.drop), len(lost))
+    return _proven(places, lambda place: test.proves(int(lost[place]), int(gained[place])))
 
 
 def cheapest_accurate(
@@ -135,9 +149,16 @@ def cheapest_accurate(
         accuracy: the least.
         level: probability of a proof where the accuracy is smaller.
     """
+    return _last(proven_accurate(right, n, plan, accuracy, level))
+
+
+def proven_accurate(
+    right: FloatArray, n: int, plan: Plan, accuracy: float, level: float
+) -> list[int]:
+    """All settings that are proven to be, rising; arguments as in ``cheapest_accurate``."""
     p = accuracy_p_value(right, n, accuracy)
     places = range(plan.start_accurate(), len(right))
-    return _last(_proven(places, lambda place: bool(p[place] <= level)))
+    return _proven(places, lambda place: bool(p[place] <= level))
 
 
 def within_cost(excess: FloatArray, most: float, plan: Plan, level: float) -> int | None:
@@ -149,8 +170,17 @@ def within_cost(excess: FloatArray, most: float, plan: Plan, level: float) -> in
         plan: says which is the most accurate; the order is from the cheapest to the dearest.
         level: probability of a proof where the mean excess is above 0.
     """
+    return most_accurate(proven_within_cost(excess, most, level), plan)
+
+
+def proven_within_cost(excess: FloatArray, most: float, level: float) -> list[int]:
+    """All settings that are proven to be, falling; arguments as in ``within_cost``."""
     p = mean_below_p_value(excess, most)
-    proven = _proven(reversed(range(len(excess))), lambda place: bool(p[place] <= level))
+    return _proven(reversed(range(len(excess))), lambda place: bool(p[place] <= level))
+
+
+def most_accurate(proven: Iterable[int], plan: Plan) -> int | None:
+    """The setting, of those that are proven, from which other questions promise most."""
     # All that are proven are so at once, so that choosing among them costs nothing.
     return max(proven, key=lambda place: (plan.accuracy[place], place), default=None)
 

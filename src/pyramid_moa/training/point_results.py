@@ -123,7 +123,7 @@ def _promise(
     measured: dict[str, float],
     intervals: dict[str, list[float] | None],
 ) -> dict[str, object] | None:
-    """A promise beside what it came to.
+    """A promise beside what it came to; of several targets, each by itself.
 
     ``held`` is ``yes`` where the measured value keeps it, ``within sampling error`` where it does
     not but its 95 % interval reaches what was promised, ``no`` where that lies outside, and
@@ -131,13 +131,29 @@ def _promise(
     """
     if promise is None:
         return None
+    first, *others = (_target(kind, value, measured, intervals) for kind, value in promise.targets)
+    return {
+        **first,
+        "confidence": promise.confidence,
+        "questions": promise.questions,
+        "method": promise.method,
+        "others": others,
+    }
+
+
+def _target(
+    kind: str,
+    promised: float,
+    measured: dict[str, float],
+    intervals: dict[str, list[float] | None],
+) -> dict[str, object]:
     # A kind that a later version promises is shown, and nothing said of it.
-    figure, more_is_better = PROMISED.get(promise.kind, ("", True))
+    figure, more_is_better = PROMISED.get(kind, ("", True))
     value, interval = measured.get(figure, np.nan), intervals.get(figure)
     sign = 1.0 if more_is_better else -1.0
 
     def keeps(reached: float) -> bool:
-        return sign * (reached - promise.value) >= -1e-9
+        return sign * (reached - promised) >= -1e-9
 
     best = value if interval is None else interval[1 if more_is_better else 0]
     if np.isnan(value):
@@ -147,11 +163,8 @@ def _promise(
     else:
         held = "within sampling error" if keeps(best) else "no"
     return {
-        "kind": promise.kind,
-        "value": promise.value,
-        "confidence": promise.confidence,
-        "questions": promise.questions,
-        "method": promise.method,
+        "kind": kind,
+        "value": promised,
         "figure": figure,
         "measured": value,
         "interval": interval,

@@ -1,7 +1,7 @@
 """Operating points that keep what they promise, with a stated confidence."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -13,14 +13,20 @@ from pyramid_moa.training.dial_path import CostCap, DialPath
 from pyramid_moa.training.drop_test import DropTest
 from pyramid_moa.training.learn_then_test import (
     Tried,
-    cheapest_accurate,
-    cheapest_within_drop,
-    within_cost,
+    most_accurate,
+    proven_accurate,
+    proven_within_cost,
+    proven_within_drop,
 )
 from pyramid_moa.training.operating_points import NotAttainableError
 from pyramid_moa.training.outcomes import FloatArray
 from pyramid_moa.training.risk_bounds import least_accuracy
-from pyramid_moa.training.targets import Target
+from pyramid_moa.training.targets import (
+    Target,
+    least_measured,
+    most_measured,
+    told_together,
+)
 
 __all__ = ["check_prices", "measured_point", "promised_point"]
 
@@ -38,7 +44,7 @@ _STEP, _STEPS = 1.05, 200
 def promised_point(
     path: DialPath,
     tried: Tried,
-    target: Target,
+    targets: Sequence[Target],
     *,
     confidence: float,
     name: str,
@@ -46,12 +52,16 @@ def promised_point(
     reference: str,
     cap: CostCap | None = None,
 ) -> OperatingPoint:
-    """The cheapest setting that keeps to an accuracy, or the most accurate one within a cost.
+    """The cheapest setting that keeps to an accuracy, or the most accurate one within costs.
+
+    Several targets are kept to together: each is tested at its share of the level, so that by the
+    union bound the probability that any of what is proven is wrong is at most the level, and the
+    setting is one that all of them are proven of.
 
     Args:
         path: the settings, in an order fixed without the labels of these questions.
         tried: what they came to on questions that neither router nor path has seen.
-        target: what to keep to.
+        targets: what to keep to, accuracies before costs.
         confidence: between 0 and 1.
         name: of the point.
         split: of the questions.
@@ -62,26 +72,27 @@ def promised_point(
         NotAttainableError: so many questions prove it of no setting; the nearest is named.
         RunFolderError: costs are limited, and unknown.
     """
-    level = 1 - confidence
-    place = _proven_place(path, tried, target, level, cap)
+    level = (1 - confidence) / len(targets)
+    proven = {target: _proven(path, tried, target, level, cap) for target in targets}
+    place = _chosen(path, targets, list(proven.values()))
     if place is None:
-        nearest = _nearest(path, tried, target, level, cap)
         raise NotAttainableError(
-            f"{target.told()}: not attainable at confidence {confidence:g} with the {tried.n} "
-            f"questions of {split}; {nearest}"
+            f"{told_together(targets)}: not attainable at confidence {confidence:g} with the "
+            f"{tried.n} questions of {split}; {_why_none(path, tried, proven, level, cap)}"
         )
-    method = f"{_ORDER.format(len(path.points))}; {_METHODS[target.kind]}"
-    point = _point(path, tried, target, place, name=name, split=split)
+    point = _point(path, tried, targets, place, name=name, split=split)
+    first, *others = targets
     return replace(
         point,
         promise=Promise(
-            kind=target.kind,
-            value=target.value,
+            kind=first.kind,
+            value=first.value,
+            others=tuple((target.kind, target.value) for target in others),
             confidence=confidence,
             questions=tried.n,
-            method=f"{method}; {cap.told}" if cap is not None and target.is_cost else method,
+            method=_method(path, targets, level, cap),
             most_differ=most_that_differ(
-                target,
+                targets,
                 correct=tried.correct[place],
                 oracle_correct=tried.oracle_correct,
                 # Where the oracle has been asked its answer is the last, unless it is outvoted.
@@ -92,15 +103,25 @@ def promised_point(
     )
 
 
+def _method(path: DialPath, targets: Sequence[Target], level: float, cap: CostCap | None) -> str:
+    parts = [_ORDER.format(len(path.points))]
+    if len(targets) > 1:
+        parts.append(f"{len(targets)} targets together, each at {1 - level:g} (union bound)")
+    parts += dict.fromkeys(_METHODS[target.kind] for target in targets)
+    if cap is not None and any(target.is_cost for target in targets):
+        parts.append(cap.told)
+    return "; ".join(parts)
+
+
 def measured_point(
-    path: DialPath, tried: Tried, target: Target, *, name: str, split: str
+    path: DialPath, tried: Tried, targets: Sequence[Target], *, name: str, split: str
 ) -> OperatingPoint:
-    """The setting that meets a target as measured; nothing is said of other questions.
+    """The setting that meets targets as measured; nothing is said of other questions.
 
     Args:
         path: the settings.
         tried: what they came to.
-        target: what to meet.
+        targets: what to meet, all at once.
         name: of the point.
         split: of the questions.
 
@@ -108,38 +129,52 @@ def measured_point(
         NotAttainableError: none does; the nearest is named.
     """
     accuracy = tried.correct.mean(axis=1)
-    cost = tried.cost.sum(axis=1)
-    if target.is_cost:
-        each = target.value / 1000 * tried.n
-        most = each if target.kind == "max_usd_per_1000" else target.value * tried.oracle_cost.sum()
-        good = np.flatnonzero(cost <= most * (1 + 1e-12))
-        nearest = f"the cheapest setting costs {cost.min() / tried.n * 1000:.4g} USD for 1000"
-        best = good[np.argmax(accuracy[good])] if len(good) else None
-    else:
-        least = target.value
-        if target.kind == "max_drop":
-            least = float(tried.oracle_correct.mean()) - target.value
-        good = np.flatnonzero(accuracy >= least - 1e-12)
-        nearest = f"the most accurate setting has accuracy {accuracy.max():.4f}"
-        best = good[np.argmin(cost[good])] if len(good) else None
-    if best is None:
+    usd = 1000 * tried.cost.mean(axis=1)
+    oracle_usd = 1000 * float(tried.oracle_cost.mean())
+    least = least_measured(targets, float(tried.oracle_correct.mean()))
+    most = most_measured(targets, oracle_usd) * oracle_usd
+    # Where costs have no part in it they may be unknown.
+    paid = usd <= most * (1 + 1e-12) if math.isfinite(most) else np.ones(len(usd), dtype=bool)
+    accurate = accuracy >= least - 1e-12
+    good = np.flatnonzero(paid & accurate)
+    if not len(good):
+        found = []
+        if not accurate.any():
+            found.append(f"the most accurate setting has accuracy {accuracy.max():.4f}")
+        if not paid.any():
+            found.append(f"the cheapest setting costs {usd.min():.4g} USD for 1000")
+        if not found:
+            found.append(
+                "the targets contradict each other: the cheapest setting of that accuracy costs "
+                f"{usd[accurate].min():.4g} USD for 1000"
+            )
         raise NotAttainableError(
-            f"{target.told()}: not attainable on the {tried.n} questions of {split}; {nearest}"
+            f"{told_together(targets)}: not attainable on the {tried.n} questions of {split}; "
+            f"{' and '.join(found)}"
         )
-    return _point(path, tried, target, int(best), name=name, split=split)
+    if all(target.is_cost for target in targets):
+        best = good[np.argmax(accuracy[good])]
+    else:
+        best = good[np.argmin(usd[good])]
+    return _point(path, tried, targets, int(best), name=name, split=split)
 
 
 def _point(
-    path: DialPath, tried: Tried, target: Target, place: int, *, name: str, split: str
+    path: DialPath,
+    tried: Tried,
+    targets: Sequence[Target],
+    place: int,
+    *,
+    name: str,
+    split: str,
 ) -> OperatingPoint:
     """A setting with what it came to."""
-    oracle_accuracy = float(tried.oracle_correct.mean()) if target.kind == "max_drop" else None
     spent = float(tried.oracle_cost.sum())
     ratio = float(tried.cost[place].sum()) / spent if spent > 0 else math.nan
     return replace(
         path.points[place],
         name=name,
-        target=target.told(oracle_accuracy=oracle_accuracy),
+        target=told_together(targets, oracle_accuracy=float(tried.oracle_correct.mean())),
         split=split,
         questions=tried.n,
         accuracy=float(tried.correct[place].mean()),
@@ -171,19 +206,29 @@ def check_prices(oracle_cost: FloatArray, cost: FloatArray, models: str) -> None
         )
 
 
-def _proven_place(
+def _proven(
     path: DialPath, tried: Tried, target: Target, level: float, cap: CostCap | None
-) -> int | None:
-    """Place of the setting that is chosen, or None."""
+) -> list[int]:
+    """Places of the settings that one target is proven of."""
     if target.kind == "target_accuracy":
-        return cheapest_accurate(tried.right, tried.n, path.plan, target.value, level)
+        return proven_accurate(tried.right, tried.n, path.plan, target.value, level)
     if target.kind == "max_drop":
         if target.value >= 1:
-            return len(path.points) - 1
+            return list(range(len(path.points)))
         test = DropTest(n=tried.n, drop=target.value, level=level)
-        return cheapest_within_drop(tried.lost, tried.gained, path.plan, test)
+        return proven_within_drop(tried.lost, tried.gained, path.plan, test)
     assert cap is not None
-    return within_cost(*_excess(tried, target, cap), path.plan, level)
+    return proven_within_cost(*_excess(tried, target, cap), level)
+
+
+def _chosen(
+    path: DialPath, targets: Sequence[Target], proven: Sequence[Sequence[int]]
+) -> int | None:
+    """Of the settings that all targets are proven of: the cheapest, or for costs the best."""
+    common = set(proven[0]).intersection(*proven[1:])
+    if all(target.is_cost for target in targets):
+        return most_accurate(common, path.plan)
+    return max(common, default=None)
 
 
 def _excess(tried: Tried, target: Target, cap: CostCap) -> tuple[FloatArray, float]:
@@ -199,6 +244,41 @@ def _excess(tried: Tried, target: Target, cap: CostCap) -> tuple[FloatArray, flo
     return np.minimum(excess, most), most
 
 
+def _why_none(
+    path: DialPath,
+    tried: Tried,
+    proven: Mapping[Target, Sequence[int]],
+    level: float,
+    cap: CostCap | None,
+) -> str:
+    """Which targets fail alone, or that they contradict each other, with the nearest, in words."""
+    alone = {
+        target: _nearest(path, tried, target, level, cap)
+        for target, places in proven.items()
+        if not places
+    }
+    if len(proven) == 1:
+        return next(iter(alone.values()))
+    share = f"{len(proven)} targets together are each tested at {1 - level:g}"
+    if alone:
+        found = "; ".join(f"{target.flag} fails alone: {text}" for target, text in alone.items())
+        return f"{share}: {found}"
+    # Costs are what gives way: the last target, where there is one.
+    *kept, last = proven
+
+    def proves(value: float) -> bool:
+        looser = replace(last, value=value)
+        places = [*(proven[target] for target in kept), _proven(path, tried, looser, level, cap)]
+        return _chosen(path, [*kept, looser], places) is not None
+
+    value = _loosened(max(last.value, 1e-3), math.inf if last.is_cost else 1.0, proves)
+    text = f"{share}: every one is attainable alone, and they contradict each other"
+    if value is None:
+        return text
+    flags = " and ".join(f"{target.flag} {target.value:g}" for target in kept)
+    return f"{text}; the nearest that is proven is {flags} with {last.flag} {value:g}"
+
+
 def _nearest(
     path: DialPath, tried: Tried, target: Target, level: float, cap: CostCap | None
 ) -> str:
@@ -210,7 +290,7 @@ def _nearest(
 
     def proves(value: float) -> bool:
         looser = replace(target, value=value)
-        return _proven_place(path, tried, looser, level, cap) is not None
+        return bool(_proven(path, tried, looser, level, cap))
 
     if target.kind == "max_drop":
         value = _loosened(max(target.value, 1e-3), 1.0, proves)

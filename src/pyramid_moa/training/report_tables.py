@@ -39,7 +39,7 @@ def point_table(rows: Sequence[Mapping[str, Any]], evaluated: str) -> list[dict[
             "escalated": share(row["escalation_rate"]),
             "cost_ratio": share(row["cost_ratio"]),
             "chosen": _chosen(row["chosen"]),
-            "promise": _promise(row["promise"]),
+            "promises": _promises(row["promise"]),
         }
         for row in rows
     ]
@@ -93,31 +93,42 @@ def _chosen(chosen: Mapping[str, Any]) -> str:
     )
 
 
-def _promise(promise: Mapping[str, Any] | None) -> dict[str, str] | None:
+def _promises(promise: Mapping[str, Any] | None) -> list[dict[str, str]]:
+    """A row for each target that is promised."""
     if promise is None:
-        return None
-    kind, value = promise["kind"], promise["value"]
+        return []
+    targets = [promise, *promise["others"]]
+    sure = f"at confidence {promise['confidence']:g}"
+    if len(targets) > 1:
+        sure = f"{sure} for all {len(targets)} together"
+    how = f"{sure}, from {promise['questions']:,} questions"
+    return [
+        {
+            "told": f"{_told(target)}, {how}",
+            "method": cut(promise["method"], _TEXT_LENGTH),
+            "measured": _measured(target),
+            "held": target["held"],
+            "mark": {"yes": "right", "no": "wrong"}.get(target["held"], ""),
+        }
+        for target in targets
+    ]
+
+
+def _told(target: Mapping[str, Any]) -> str:
+    kind, value = target["kind"], target["value"]
     usd = kind == "max_usd_per_1000"
     shown = f"{value:.4g}" if usd else write(value, "points" if kind == "max_drop" else "share")
-    told = _PROMISES.get(kind, f"{cut(kind, _NAME_LENGTH)} {{}}").format(shown)
-    return {
-        "told": f"{told}, at confidence {promise['confidence']:g}, from "
-        f"{promise['questions']:,} questions",
-        "method": cut(promise["method"], _TEXT_LENGTH),
-        "measured": _measured(promise),
-        "held": promise["held"],
-        "mark": {"yes": "right", "no": "wrong"}.get(promise["held"], ""),
-    }
+    return _PROMISES.get(kind, f"{cut(kind, _NAME_LENGTH)} {{}}").format(shown)
 
 
-def _measured(promise: Mapping[str, Any]) -> str:
-    value, ends = promise["measured"], promise["interval"]
+def _measured(target: Mapping[str, Any]) -> str:
+    value, ends = target["measured"], target["interval"]
     if value is None:
         return MISSING
-    if promise["kind"] == "max_usd_per_1000":
+    if target["kind"] == "max_usd_per_1000":
         between = MISSING if ends is None else f"{ends[0]:.4g} to {ends[1]:.4g}"
         return f"{value:.4g} USD ({between})"
-    how = "points" if promise["kind"] == "max_drop" else "share"
+    how = "points" if target["kind"] == "max_drop" else "share"
     return f"{write(value, how)} ({interval(ends, how)})"
 
 

@@ -12,13 +12,14 @@ from numpy.typing import NDArray
 from pyramid_moa.router_model.state_values import (
     Ridge,
     StateValues,
+    larger_sets,
     reachable_sets,
     steps_from,
     valued,
 )
 from pyramid_moa.training.outcomes import BoolArray, FloatArray
 
-__all__ = ["SetEvidence", "fit_state_values", "lambdas"]
+__all__ = ["SetEvidence", "fit_later_stops", "fit_state_values", "lambdas"]
 
 # From a dear lambda to a free oracle.
 _SETTINGS = 51
@@ -77,8 +78,7 @@ def fit_state_values(
     worth: dict[int, FloatArray] = {}  # [K, n] by set
     for subset in reversed(reachable_sets(groups)):
         answer, columns = evidence.answer(subset), evidence.columns(subset)
-        given = np.take_along_axis(right, np.maximum(answer, 0)[:, None], axis=1)
-        stop = np.where((answer >= 0)[:, None], given, 0.0)
+        stop = _quality(right, answer)
         later = [worth[subset | groups[place]].T for place in steps_from(subset, groups)]
         targets = np.hstack([stop, oracle, *later])
         ridges[subset] = _fit_ridge(columns, targets, penalty)
@@ -91,6 +91,40 @@ def fit_state_values(
         else:
             worth[subset] = values.max(axis=0)
     return StateValues(ridges=ridges, groups=tuple(groups), dial=dial, prices=prices)
+
+
+def fit_later_stops(
+    evidence: SetEvidence, correct: BoolArray, *, groups: Sequence[int], penalty: float
+) -> dict[int, Ridge]:
+    """Fit, at every set, how right the answer of each set that it can grow into will be.
+
+    A query whose budget ends there stops there: what it would have gained by going on does not
+    count. The largest set has none.
+
+    Args:
+        evidence: as in ``fit_state_values``, like the rest.
+        correct: likewise.
+        groups: likewise.
+        penalty: likewise.
+
+    Returns:
+        By set; targets are those of ``larger_sets``, in their order.
+    """
+    right, reachable = correct.astype(np.float64), reachable_sets(groups)
+    stops = {subset: _quality(right, evidence.answer(subset)) for subset in reachable}
+    return {
+        subset: _fit_ridge(
+            evidence.columns(subset), np.hstack([stops[one] for one in larger]), penalty
+        )
+        for subset in reachable
+        if (larger := larger_sets(subset, reachable))
+    }
+
+
+def _quality(right: FloatArray, answer: NDArray[np.int64]) -> FloatArray:
+    """Whether an answer is right, given by its column; nobody's, -1, is not: [n, 1]."""
+    given = np.take_along_axis(right, np.maximum(answer, 0)[:, None], axis=1)
+    return np.where((answer >= 0)[:, None], given, 0.0)
 
 
 def _fit_ridge(columns: FloatArray, targets: FloatArray, penalty: float) -> Ridge:

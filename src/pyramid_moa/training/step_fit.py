@@ -18,7 +18,7 @@ from pyramid_moa.training.examples import Examples
 from pyramid_moa.training.outcomes import BoolArray, FloatArray
 from pyramid_moa.training.scored_sets import ScoredSets
 from pyramid_moa.training.set_scores import score_sets
-from pyramid_moa.training.state_fit import fit_state_values, lambdas
+from pyramid_moa.training.state_fit import fit_later_stops, fit_state_values, lambdas
 from pyramid_moa.training.state_walk import Walk, joined_walks, walk
 
 __all__ = [
@@ -147,7 +147,8 @@ def fit_step_policy(
     )
     prices = _prices(groups, members, oracle, calls, usd_per_second)
     values = _fit(evidence, answered, groups, prices)
-    return StepPolicy(members=tuple(members), oracle=oracle, values=values)
+    later = fit_later_stops(evidence, answered.correct, groups=groups, penalty=PENALTY)
+    return StepPolicy(members=tuple(members), oracle=oracle, values=values, later=later)
 
 
 def out_of_fold_walk(

@@ -18,12 +18,23 @@ from pyramid_moa.training.dial_path import (
     try_thresholds,
 )
 from pyramid_moa.training.learn_then_test import Tried
-from pyramid_moa.training.operating_points import ThresholdTable, replaced, threshold_table
+from pyramid_moa.training.operating_points import (
+    NotAttainableError,
+    ThresholdTable,
+    replaced,
+    threshold_table,
+)
 from pyramid_moa.training.outcomes import Outcomes
 from pyramid_moa.training.promises import check_prices, measured_point, promised_point
 from pyramid_moa.training.replay import check_fit, check_steps, replay, score_run
 from pyramid_moa.training.stepwise_points import router_dial
-from pyramid_moa.training.targets import Target, one_target
+from pyramid_moa.training.targets import (
+    Target,
+    least_measured,
+    most_measured,
+    told_together,
+    wanted_targets,
+)
 
 __all__ = ["add_threshold"]
 
@@ -42,11 +53,13 @@ def add_threshold(
     name: str = "target",
     own_grader: str | None = None,
 ) -> OperatingPoint:
-    """Find the operating point for one target and store it in the checkpoint by its name.
+    """Find the operating point for one or more targets and store it in the checkpoint by its name.
 
-    With a confidence the point keeps to the target for all questions of the calibration questions'
-    kind: over draws of those, it fails to with a probability of at most 1 - confidence. Without
-    one the point is the one that meets the target as measured on these very questions.
+    Of several it keeps to all together: at the least cost where an accuracy is among them, else at
+    the best accuracy. With a confidence the point keeps to them for all questions of the
+    calibration questions' kind: over draws of those, it fails to with a probability of at most
+    1 - confidence. Without one the point is the one that meets them as measured on these very
+    questions.
 
     Args:
         run: a labelled run of the router's pyramid.
@@ -66,13 +79,13 @@ def add_threshold(
         The point.
 
     Raises:
-        ConfigError: not exactly one target, or one out of range.
+        ConfigError: no target, or one out of range.
         CheckpointError: the router was fitted on some of these queries, and a promise is asked
             for; or it knows no steps that a sequential policy could take.
         RunFolderError: a cost is to be kept to, and prices are missing.
-        NotAttainableError: no threshold meets it, or is proven to, on these queries.
+        NotAttainableError: no threshold meets them, or is proven to, on these queries.
     """
-    target = one_target(
+    targets = wanted_targets(
         target_accuracy=target_accuracy,
         max_drop=max_drop,
         target_cost_ratio=target_cost_ratio,
@@ -94,14 +107,14 @@ def add_threshold(
         _check_unseen(loaded, hashes, split)
     path, tried = _settings(data, loaded, positions, policy)
     cap = None
-    if target.is_cost:
+    if any(target.is_cost for target in targets):
         check_prices(tried.oracle_cost, tried.cost, ", ".join(data.manifest.models))
         cap = cost_cap(data, positions) if confidence is not None else None
     if confidence is not None:
         point = promised_point(
             path,
             tried,
-            target,
+            targets,
             confidence=confidence,
             name=name,
             split=split,
@@ -109,11 +122,11 @@ def add_threshold(
             cap=cap,
         )
     elif policy == "sequential":
-        point = measured_point(path, tried, target, name=name, split=split)
+        point = measured_point(path, tried, targets, name=name, split=split)
     else:
         # Every threshold there is, not only those that could be fixed beforehand.
         scores = score_run(data, loaded, positions)
-        point = _measured(data, positions, scores, target, split=split, name=name)
+        point = _measured(data, positions, scores, targets, split=split, name=name)
     loaded.card = replace(
         loaded.card,
         # Another grader may have compared these strangers' answers; the router's own stays.
@@ -165,27 +178,36 @@ def _measured(
     run: LabelledRun,
     positions: Sequence[int],
     scores: Sequence[Scores],
-    target: Target,
+    targets: Sequence[Target],
     *,
     split: str,
     name: str,
 ) -> OperatingPoint:
     undecided = OperatingPoint(name=name, threshold=1.0, target="")
     outcomes = replay(run, positions, scores, undecided)
-    if target.is_cost:
+    if any(target.is_cost for target in targets):
         models = ", ".join(run.manifest.models)
         check_prices(outcomes.oracle_cost_usd, outcomes.member_cost_usd, models)
-    return _choose(threshold_table(outcomes, split=split), outcomes, target, name)
+    return _choose(threshold_table(outcomes, split=split), outcomes, targets, name)
 
 
-def _choose(table: ThresholdTable, outcomes: Outcomes, target: Target, name: str) -> OperatingPoint:
-    if target.kind == "target_accuracy":
-        return table.cheapest_with_accuracy(target.value, name=name, target=target.told())
-    if target.kind == "max_drop":
-        told = target.told(oracle_accuracy=table.oracle_accuracy)
-        least = table.oracle_accuracy - target.value
+def _choose(
+    table: ThresholdTable, outcomes: Outcomes, targets: Sequence[Target], name: str
+) -> OperatingPoint:
+    told = told_together(targets, oracle_accuracy=table.oracle_accuracy)
+    least = least_measured(targets, table.oracle_accuracy)
+    if not any(target.is_cost for target in targets):
         return table.cheapest_with_accuracy(least, name=name, target=told)
-    ratio = target.value
-    if target.kind == "max_usd_per_1000":
-        ratio /= 1000 * float(outcomes.oracle_cost_usd.mean())
-    return table.best_within_cost(ratio, name=name, target=target.told())
+    most = most_measured(targets, 1000 * float(outcomes.oracle_cost_usd.mean()))
+    best = table.best_within_cost(most, name=name, target=told)
+    if all(target.is_cost for target in targets):
+        return best
+    # The cheapest of the accurate ones is within the costs, or none is.
+    point = table.cheapest_with_accuracy(least, name=name, target=told)
+    if point.cost_ratio is None or point.cost_ratio > most + 1e-12:
+        raise NotAttainableError(
+            f"{told}: not attainable on the {table.questions} questions of {table.split}: the "
+            f"targets contradict each other; so much accuracy costs {point.cost_ratio:.4f} of the "
+            f"oracle, and for {most:.4f} the most is {best.accuracy:.4f}"
+        )
+    return point

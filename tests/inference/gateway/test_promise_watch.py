@@ -103,6 +103,11 @@ def test_only_promises_that_audits_can_speak_to_are_watched():
     assert list(watches_of(points)) == ["safe"]
 
 
+def test_all_that_is_promised_together_is_told():
+    joint = replace(PROMISE, others=(("max_usd_per_1000", 5.0),))
+    assert "max_usd_per_1000 5: of" in replace(watch(0.1), promise=joint).told
+
+
 def gate_options(threshold=0.99, **promised):
     """A router whose first point promises something."""
     router = Router.load("pretrained:numeric")

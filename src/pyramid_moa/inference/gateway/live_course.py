@@ -189,10 +189,10 @@ class _Way:
 
     async def go(self) -> AsyncGenerator[Item, None]:
         begin = partial(Course, self._rules, self._query, budget=self._budget)
-        # A parallel policy's first step is known without a look at the question: no need to leave
-        # the loop.
-        parallel = self._rules.point.policy == "parallel"
-        course = begin() if parallel else await self._judge(begin)
+        # A parallel policy's first step is known without a look at the question, unless a budget
+        # makes it choose: no need to leave the loop.
+        known = self._rules.point.policy == "parallel" and self._budget == Budget()
+        course = begin() if known else await self._judge(begin)
         async with aclosing(self._walk(course)) as items:
             async for item in items:
                 yield item
@@ -419,7 +419,7 @@ class _Way:
         expected = expected_calls(self._rules.pyramid, typical, self._query.question)
         seconds = decision.members_s + decision.oracle_s
         return self._budget.leaves_room(
-            names, expected, spent_usd=decision.cost_usd, spent_s=seconds
+            [names], expected, spent_usd=decision.cost_usd, spent_s=seconds
         )
 
 

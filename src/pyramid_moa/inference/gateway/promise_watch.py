@@ -61,8 +61,9 @@ class PromiseWatch:
     def told(self) -> str:
         """How it stands, in words."""
         share, low, high = self.share
+        promised = " and ".join(f"{kind} {value:g}" for kind, value in self.promise.targets)
         return (
-            f"operating point {self.point}, {self.promise.kind} {self.promise.value:g}: of "
+            f"operating point {self.point}, {promised}: of "
             f"{self.drawn} answers {share:.3f} differ from the oracle's (95 % interval {low:.3f} "
             f"to {high:.3f}), allowed {self.allowed:.3f}"
         )
