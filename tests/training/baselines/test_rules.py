@@ -8,6 +8,7 @@ from sklearn.metrics import roc_auc_score
 
 from pyramid_moa.data_prep.labelled_run import read_labelled_run
 from pyramid_moa.errors import ConfigError
+from pyramid_moa.records import LogprobStatistics
 from pyramid_moa.training.baselines.all_rules import all_rules, chosen_rules
 from pyramid_moa.training.baselines.fixed_rules import ALL_AGREE
 from pyramid_moa.training.baselines.ours import OurRule
@@ -245,6 +246,29 @@ def test_what_is_absent(imported_run, data):
     assert "hidden states" in RULES["hidden-probe"].absent(imported)
     assert "confidence" in RULES["self-check"].absent(imported)
     assert all(rule.absent(data) is None for rule in RULES.values())
+
+
+def test_self_check_reads_log_probabilities_where_no_confidence_was_recorded(run, parts):
+    """The logistic curves take any scale: a confidence and a log-probability decide alike."""
+    train, test = parts
+    rule = RULES["self-check"]
+
+    def moved(row):
+        return replace(row, confidence=None, logprobs=LogprobStatistics(mean=row.confidence))
+
+    members = run.manifest.members
+    generations = dict(run.generations)
+    generations |= {name: [moved(row) for row in run.generations[name]] for name in members}
+    data, other = rule_run(run), rule_run(replace(run, generations=generations))
+    assert rule.absent(other) is None
+    first, second = (rule.fit(own, train, 0, nobody).decide(own, test) for own in (data, other))
+    same(first, second)
+
+    first_answer = int(np.flatnonzero(data.clusters[:, 1] >= 0)[0])
+    rows = list(generations[members[1]])
+    rows[first_answer] = replace(rows[first_answer], logprobs=None)
+    lacking = rule_run(replace(run, generations=generations | {members[1]: rows}))
+    assert "token log-probabilities" in rule.absent(lacking)
 
 
 def test_rules_by_name():

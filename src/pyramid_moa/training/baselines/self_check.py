@@ -17,11 +17,12 @@ __all__ = ["SelfCheckRule"]
 
 
 class SelfCheckRule:
-    """Believe a member whose recorded confidence is high enough, cheapest member first.
+    """Believe a member whose own confidence is high enough, cheapest member first.
 
-    Source: AutoMix (Aggarwal et al. 2023), its threshold variant. Confidences of different members
-    are brought to one scale by a logistic curve each. What a self-check of its own cost is paid
-    only where it stands in the record's cost.
+    Source: AutoMix (Aggarwal et al. 2023), its threshold variant. The confidence is the recorded
+    one; in a run that lacks it for some answer, the mean token log-probability of the answer, which
+    costs nothing. Confidences of different members are brought to one scale by a logistic curve
+    each. What a self-check of its own cost is paid only where it stands in the record's cost.
     """
 
     name = "self-check"
@@ -32,10 +33,9 @@ class SelfCheckRule:
 
     def absent(self, data: RuleRun) -> str | None:
         """It needs a confidence beside every answer."""
-        unknown = np.isnan(data.confidence) & (data.clusters >= 0)
-        if unknown.any():
-            return "not every answer has a recorded confidence"
-        return None
+        if _all_answers_have(data, _confidence(data)):
+            return None
+        return "not every answer has a recorded confidence, nor token log-probabilities"
 
     def fit(self, data: RuleRun, train: Positions, seed: int, held_out: HeldOut) -> FittedRule:
         """Fit the curves and the cascades."""
@@ -75,6 +75,23 @@ class _Fitted:
 
 def _column(data: RuleRun, member: int, positions: Positions) -> FloatArray:
     """A confidence and whether there was an answer to be confident of, float [n, 2]."""
-    values = data.confidence[positions, member]
+    values = _confidence(data)[positions, member]
     answered = data.clusters[positions, member] >= 0
     return np.column_stack([np.nan_to_num(values, nan=0.0), answered.astype(np.float64)])
+
+
+def _confidence(data: RuleRun) -> FloatArray:
+    """What each member says of its own answer, float [n, m]; nan where it says nothing."""
+    if _all_answers_have(data, data.confidence):
+        return data.confidence
+    return data.remember("mean log-probabilities", lambda: _mean_logprobs(data))
+
+
+def _mean_logprobs(data: RuleRun) -> FloatArray:
+    rows = [data.run.generations[name] for name in data.run.manifest.members]
+    means = [[None if row.logprobs is None else row.logprobs.mean for row in own] for own in rows]
+    return np.array(means, dtype=np.float64).T  # None becomes nan
+
+
+def _all_answers_have(data: RuleRun, values: FloatArray) -> bool:
+    return not (np.isnan(values) & (data.clusters >= 0)).any()
