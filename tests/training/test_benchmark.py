@@ -136,6 +136,22 @@ def test_differences_are_those_of_the_table(done):
     assert float(best["interval_low"]) > 0
 
 
+def test_how_far_rules_are_behind_the_first(done):
+    out, _, _ = done
+    rules = {(row["name"], row["rule"]): row for row in table(out / "rules.csv")}
+    rows = [row for row in table(out / "behind_first.csv") if row["figure"] == "area"]
+    for name in ("all", "imported", "labelled"):
+        own = {row["rule"]: row for row in rows if row["name"] == name}
+        (first,) = {row["first"] for row in own.values()}
+        assert own[first]["standing"] == "first"
+        assert own["hindsight"]["standing"] == "ahead"
+        for row in own.values():
+            least, most = float(row["interval_low"]), float(row["interval_high"])
+            assert least <= float(row["less_first"]) <= most
+            assert (row["standing"] == "behind") == (most < 0)
+        assert float(own["vote"]["value"]) == pytest.approx(float(rules[name, "vote"]["area"]))
+
+
 def test_plots_and_their_numbers(done):
     out, _, _ = done
     for name in ("imported", "labelled", "suite_pareto"):

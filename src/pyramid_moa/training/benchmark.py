@@ -28,6 +28,7 @@ from pyramid_moa.training.config import TrainConfig
 from pyramid_moa.training.csv_table import csv_text
 from pyramid_moa.training.head_to_head_cells import CellCache
 from pyramid_moa.training.head_to_head_figures import relative_curve, rule_figures
+from pyramid_moa.training.head_to_head_first import write_behind_first
 from pyramid_moa.training.head_to_head_folds import folds_of
 from pyramid_moa.training.head_to_head_plots import run_curves, write_run_plot, write_suite_plot
 from pyramid_moa.training.head_to_head_pooling import Measured, question_weights
@@ -68,10 +69,11 @@ def benchmark(
     """Cross-validate every rule on each run and compare it with the vote rule (ABC).
 
     Leaves ``rules.csv`` (a row a rule, for each run, each data set and over all runs),
-    ``differences.csv`` (to the vote, with paired intervals), ``rules.json`` (both, with every
-    interval), plots with their numbers in ``plots``, and of the router a report folder for each run
-    and ``benchmark.csv`` with a row a run. Every cell (run, seed, fold, rule) is kept in ``cache``;
-    a benchmark that was interrupted goes on there.
+    ``differences.csv`` (to the vote, with paired intervals), ``behind_first.csv`` (to the rule that
+    is first in a figure, likewise), ``rules.json`` (rules and differences, with every interval),
+    plots with their numbers in ``plots``, and of the router a report folder for each run and
+    ``benchmark.csv`` with a row a run. Every cell (run, seed, fold, rule) is kept in ``cache``; a
+    benchmark that was interrupted goes on there.
 
     Args:
         runs: run folders; all their queries are used, whatever their split.
@@ -277,6 +279,7 @@ def _compare(
             write_run_plot(run_curves(data, results[name]), title, plots / name)
     scopes = scopes_of(measured, data_sets)
     write_tables(scopes, details, out)
+    write_behind_first(scopes, out)
     write_suite_plot(scopes[0].pool, plots)
 
 

@@ -98,6 +98,10 @@ class Pool:
         """Runs that a rule was measured on."""
         return list(self._by_rule[rule])
 
+    def values(self, rule: str, name: str) -> dict[str, float]:
+        """A figure on each run that a rule was measured on; nan where it is undefined."""
+        return {run: float(own.figures[name][0]) for run, own in self._by_rule[rule].items()}
+
     def figure(self, rule: str, name: str) -> Estimate:
         """Mean over the runs on which it is defined, for the reference as well if for any.
 
