@@ -225,7 +225,10 @@ def _benchmark(options: Namespace) -> None:
         own_grader=options.grader,
         say=_show,
     )
-    _show(f"tables: {options.out / 'rules.csv'}, {options.out / 'differences.csv'}")
+    _show(
+        f"page: {options.out / 'report.html'}; tables beside it: rules.csv, differences.csv, "
+        "behind_first.csv"
+    )
 
 
 def _answer(options: Namespace) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from pyramid_moa.errors import ConfigError, DataError, RunFolderError
 from pyramid_moa.training.benchmark import benchmark
+from pyramid_moa.training.head_to_head_first import FRAME
 from synthetic import quick_config
 
 ALL = (
@@ -20,12 +21,15 @@ ALL = (
     "cascade-routing",
     "query-only",
     "scorer",
+    "self-check",
     "hidden-probe",
     "random",
     "members-only",
     "oracle-only",
     "hindsight",
 )
+# Imported answers have neither log-probabilities nor hidden states.
+LABELLED_ONLY = ("self-check", "hidden-probe")
 CHEAP = ("vote", "cascade-routing", "hindsight")
 
 
@@ -92,14 +96,15 @@ def test_a_report_a_run(done):
 def test_every_rule_on_every_run_and_pooled(done):
     out, _, said = done
     rows = {(row["scope"], row["name"], row["rule"]): row for row in table(out / "rules.csv")}
-    assert [rule for scope, _, rule in rows if scope == "all"] == [
-        rule for rule in ALL if rule != "hidden-probe"
-    ] + ["hidden-probe"]
-    assert rows["all", "all", "hidden-probe"]["runs"] == "1"
+    everywhere = [rule for rule in ALL if rule not in LABELLED_ONLY]
+    pooled_rules = [rule for scope, _, rule in rows if scope == "all"]
+    assert pooled_rules == [*everywhere, *LABELLED_ONLY]
+    assert {rows["all", "all", rule]["runs"] for rule in LABELLED_ONLY} == {"1"}
     assert rows["all", "all", "router"]["runs"] == "2"
     # Both runs are of one data set, which is all.
     assert {scope for scope, _, _ in rows} == {"all", "run"}
     assert "imported: without hidden-probe: there are no hidden states of all members" in said
+    assert any(line.startswith("imported: without self-check: not every answer") for line in said)
     one, two, pooled = (
         float(rows[key]["failure_auroc"])
         for key in (
@@ -162,8 +167,23 @@ def test_plots_and_their_numbers(done):
     abc = [row for row in rows if row["budget"] == "all agree"]
     assert [row["rule"] for row in abc] == ["vote"]
     suite = {row["rule"] for row in table(out / "plots" / "suite_pareto.csv")}
-    assert "hidden-probe" not in suite  # it has one of two runs only
+    assert not suite & set(LABELLED_ONLY)  # they have one of two runs only
     assert {"vote", "router", "hindsight"} <= suite
+
+
+def test_one_page_has_all_of_it(done):
+    out, _, _ = done
+    page = (out / "report.html").read_text(encoding="utf-8")
+    assert "3-fold cross-validation by question, seeds 0 to 0" in page
+    assert page.count("data:image/svg+xml;base64,") == 3  # two runs, and over both
+    assert "How many labels it takes" not in page
+    for row in table(out / "rules.csv"):
+        assert f"<td>{row['rule']}" in page
+        assert not row["area"] or f"<td>{float(row['area']):.3f}</td>" in page
+    for row in table(out / "behind_first.csv"):
+        compared = row["figure"] == "area" and row["rule"] not in FRAME
+        if compared and row["standing"] == "behind":
+            assert f"{float(row['less_first']):.3f} (".replace("-", "\N{MINUS SIGN}") in page
 
 
 def test_again_from_the_cache_it_is_the_same(done, imported_run, labelled_run, monkeypatch):
@@ -203,6 +223,7 @@ KILLED = """
 import os, signal, sys
 from pyramid_moa.training import head_to_head_cells as module
 from pyramid_moa.training.benchmark import benchmark
+from pyramid_moa.training.head_to_head_first import FRAME
 compute, cells = module.compute_cell, []
 
 def compute_and_die(*arguments):

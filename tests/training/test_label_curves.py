@@ -68,6 +68,11 @@ def test_a_report_with_label_curves(learned, imported_run, tmp_path):
     assert 0.7 < started[0] < started[1]
     for name in ("label_curves.svg", "label_curves.png"):
         assert (tmp_path / name).stat().st_size > 1000
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "How many labels it takes" in page
+    for row in figures.values():
+        low, high = float(row["failure_auroc_low"]), float(row["failure_auroc_high"])
+        assert f"{float(row['failure_auroc']):.3f} ({low:.3f} to {high:.3f})" in page
 
 
 def test_a_checkpoint_that_has_seen_the_questions_has_no_curve(trained, imported_run, tmp_path):

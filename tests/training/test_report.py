@@ -231,7 +231,7 @@ def test_a_failure_leaves_no_partial_report(tmp_path, monkeypatch, earlier, simu
     def fail(*_):
         raise RuntimeError("disc full")
 
-    monkeypatch.setattr(report_module, "_render", fail)
+    monkeypatch.setattr(report_module, "render_page", fail)
     with pytest.raises(RuntimeError, match="disc full"):
         write_report(simulated(20), out, resamples=0)
     assert [path.name for path in tmp_path.iterdir()] == (["report"] if earlier else [])

@@ -23,6 +23,7 @@ from pyramid_moa.training.baselines.rule_run import (
     rule_run,
 )
 from pyramid_moa.training.baselines.starts import CheckpointStart, Pool, Start
+from pyramid_moa.training.benchmark_page import write_benchmark_page
 from pyramid_moa.training.benchmark_report import router_line, write_router_report
 from pyramid_moa.training.config import TrainConfig
 from pyramid_moa.training.csv_table import csv_text
@@ -71,9 +72,9 @@ def benchmark(
     Leaves ``rules.csv`` (a row a rule, for each run, each data set and over all runs),
     ``differences.csv`` (to the vote, with paired intervals), ``behind_first.csv`` (to the rule that
     is first in a figure, likewise), ``rules.json`` (rules and differences, with every interval),
-    plots with their numbers in ``plots``, and of the router a report folder for each run and
-    ``benchmark.csv`` with a row a run. Every cell (run, seed, fold, rule) is kept in ``cache``; a
-    benchmark that was interrupted goes on there.
+    plots with their numbers in ``plots``, one page with all of it (``report.html``), and of the
+    router a report folder for each run and ``benchmark.csv`` with a row a run. Every cell (run,
+    seed, fold, rule) is kept in ``cache``; a benchmark that was interrupted goes on there.
 
     Args:
         runs: run folders; all their queries are used, whatever their split.
@@ -143,10 +144,11 @@ def benchmark(
         write_text_atomically(out / "benchmark.csv", csv_text(rows))
     belongs = {name: data.run.manifest.dataset for name, data in loaded.items()}
     belongs |= {name: data_set for name, data_set in (data_sets or {}).items() if name in loaded}
-    _compare(loaded, results, belongs, out, seed=seed, resamples=resamples)
+    entries, behind = _compare(loaded, results, belongs, out, seed=seed, resamples=resamples)
+    label_rows = []
     if labels:
         starts = opened if init is None else [CheckpointStart(Router.load(init))]
-        write_label_curves(
+        label_rows = write_label_curves(
             loaded,
             {
                 name: _label_points(name, data, config or TrainConfig(), starts, labels, say)
@@ -159,6 +161,17 @@ def benchmark(
             ),
             data_sets=belongs,
         )
+    write_benchmark_page(
+        out,
+        manifests={name: data.run.manifest for name, data in loaded.items()},
+        questions={name: data.n for name, data in loaded.items()},
+        data_sets=belongs,
+        protocol=f"{folds}-fold cross-validation by question, seeds {seed} to {seed + seeds - 1}; "
+        f"means over the seeds; intervals from {resamples:,} resamples of the questions",
+        entries=entries,
+        behind=behind,
+        labels=label_rows,
+    )
     return rows
 
 
@@ -250,8 +263,12 @@ def _compare(
     *,
     seed: int,
     resamples: int,
-) -> None:
-    """Write tables and plots of all rules."""
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Write tables and plots of all rules.
+
+    Returns:
+        The entries of ``rules.json``, and the rows of ``behind_first.csv``.
+    """
     hashes = {name: data.hashes for name, data in loaded.items()}
     weights = question_weights(hashes, seed=seed, resamples=resamples)
     measured, details = [], {}
@@ -278,9 +295,8 @@ def _compare(
             title = f"{name}: {len(manifest.members)} members, oracle {manifest.oracle}"
             write_run_plot(run_curves(data, results[name]), title, plots / name)
     scopes = scopes_of(measured, data_sets)
-    write_tables(scopes, details, out)
-    write_behind_first(scopes, out)
     write_suite_plot(scopes[0].pool, plots)
+    return write_tables(scopes, details, out), write_behind_first(scopes, out)
 
 
 def _check_numbers(seeds: int, resamples: int) -> None:
@@ -297,7 +313,7 @@ def _check_names(paths: Sequence[Path], out: Path) -> None:
             f"expected runs of different names, one report folder each; found {', '.join(twice)} "
             "more than once; rename a run folder"
         )
-    if own := sorted({_CACHE, _PLOTS, "suite_pareto"} & set(names)):
+    if own := sorted({_CACHE, _PLOTS, "suite_pareto", "report.html"} & set(names)):
         raise ConfigError(f"the benchmark uses the name {own[0]} itself; rename that run folder")
     if out.exists() and not out.is_dir():
         raise DataError(f"{out}: expected a folder for the benchmark, found a file")

@@ -59,13 +59,16 @@ def scopes_of(measured: Sequence[Measured], data_sets: Mapping[str, str]) -> lis
 
 def write_tables(
     scopes: Sequence[Scope], details: Mapping[tuple[str, str], Mapping[str, Any]], out: Path
-) -> None:
+) -> list[dict[str, Any]]:
     """Write ``rules.csv``, ``differences.csv``, ``relative_curves.csv`` and ``rules.json``.
 
     Args:
         scopes: what is averaged.
         details: by run and rule what else is to be told of it.
         out: existing folder.
+
+    Returns:
+        The entries of ``rules.json``: a rule on a scope.
     """
     entries = [_entry(scope, rule, details) for scope in scopes for rule in scope.pool.rules]
     text = json.dumps({"figures": [*FIGURES, POOLED_COST], "entries": entries}, indent=1)
@@ -73,6 +76,7 @@ def write_tables(
     write_text_atomically(out / "rules.csv", csv_text(list(map(_wide, entries))))
     write_text_atomically(out / "differences.csv", csv_text(list(_long(entries))))
     write_text_atomically(out / "relative_curves.csv", csv_text(list(_relative(scopes))))
+    return entries
 
 
 def _entry(

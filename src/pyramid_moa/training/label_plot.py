@@ -1,4 +1,4 @@
-"""The plot of label curves: failure AUROC against the number of labels, a panel a scope."""
+"""The plot of label curves: failure AUROC and calibration against the number of labels."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -47,37 +47,46 @@ def write_label_plot(rows: Sequence[Row], stem: Path) -> None:
 
 
 def draw_label_curves(rows: Sequence[Row]) -> "Figure":
-    """All runs, and each data set where there are several; lines with 95 % intervals."""
+    """All runs, and each data set where there are several, a column of two panels each.
+
+    AUROC with 95 % intervals above; below, the calibration error in excess of what perfectly
+    calibrated probabilities show.
+    """
     names = list(dict.fromkeys(row["of"] for row in rows if row["scope"] != "run"))[:_MOST_PANELS]
     numbers = {row["labels"] for row in rows if row["labels"] != "all"}
     ticks = [*sorted(numbers), "all"]
-    figure = new_figure(0.9 + 3.6 * len(names), 4.0)
-    panels = figure.subplots(1, len(names), squeeze=False)[0]
-    for axes, name in zip(panels, names, strict=True):
+    figure = new_figure(0.9 + 3.6 * len(names), 6.6)
+    above, below = figure.subplots(2, len(names), squeeze=False, height_ratios=(3, 2))
+    for auroc, calibration, name in zip(above, below, names, strict=True):
         own = [row for row in rows if row["of"] == name and row["scope"] != "run"]
-        _panel(axes, own, ticks)
+        _panel(auroc, own, ticks, "failure_auroc")
+        _panel(calibration, own, ticks, "ece_in_excess")
+        calibration.axhline(0.0, color=MUTED, linewidth=0.8)
+        calibration.set_xlabel("labels")
         runs = max(row["runs"] for row in own)
-        axes.set_title(f"{name}, {runs} {'run' if runs == 1 else 'runs'}", color=MUTED)
-    panels[0].set_ylabel("failure AUROC of the vote's answer")
-    panels[0].legend(loc="lower right", frameon=False, fontsize=8)
+        auroc.set_title(f"{name}, {runs} {'run' if runs == 1 else 'runs'}", color=MUTED)
+    above[0].set_ylabel("failure AUROC of the vote's answer")
+    below[0].set_ylabel("ECE in excess")
+    above[0].legend(loc="best", frameon=False, fontsize=8)
     figure.tight_layout()
     return figure
 
 
-def _panel(axes: "Axes", rows: Sequence[Row], ticks: Sequence[Any]) -> None:
+def _panel(axes: "Axes", rows: Sequence[Row], ticks: Sequence[Any], figure: str) -> None:
     axes.set_xticks(range(len(ticks)), [str(tick) for tick in ticks])
-    axes.set_xlabel("labels")
+    axes.set_xlim(-0.4, len(ticks) - 0.6)
     axes.grid(axis="y", color=GRID, linewidth=0.7)
     axes.set_axisbelow(True)
-    columns = ("failure_auroc", "failure_auroc_low", "failure_auroc_high")
     for curve, (colour, label) in _LOOKS.items():
-        own = [row for row in rows if row["curve"] == curve and row["failure_auroc"] is not None]
+        own = [row for row in rows if row["curve"] == curve and row[figure] is not None]
         if not own:
             continue
         places = [ticks.index(row["labels"]) for row in own]
-        value, low, high = columns_of(own, *columns).T
-        axes.fill_between(places, low, high, color=colour, alpha=0.12, linewidth=0)
+        if f"{figure}_low" in own[0]:
+            low, high = columns_of(own, f"{figure}_low", f"{figure}_high").T
+            axes.fill_between(places, low, high, color=colour, alpha=0.12, linewidth=0)
+        (value,) = columns_of(own, figure).T
         axes.plot(places, value, marker="o", color=colour, linewidth=1.8, label=label)
     for row in rows:
-        if row["curve"] == _VOTE and row["failure_auroc"] is not None:
-            axes.axhline(row["failure_auroc"], color=INK, linestyle=(0, (4, 3)), label="agreement")
+        if row["curve"] == _VOTE and row[figure] is not None:
+            axes.axhline(row[figure], color=INK, linestyle=(0, (4, 3)), label="agreement")

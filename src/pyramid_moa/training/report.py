@@ -1,6 +1,5 @@
 """The report folder of an evaluation: decisions, metrics, plots and one self-contained page."""
 
-import base64
 import json
 import os
 import shutil
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING
 from pyramid_moa.errors import DataError
 from pyramid_moa.training.metrics import METRICS_FORMAT, compute_metrics
 from pyramid_moa.training.outcomes import FloatArray, Outcomes
+from pyramid_moa.training.page import image_uri, render_page
 from pyramid_moa.training.plot_data import plots_data
 from pyramid_moa.training.plots import PLOTS, write_plots
 from pyramid_moa.training.point_results import PointResult
@@ -79,8 +79,9 @@ def write_report(
         view = report_view(
             outcomes, metrics, examples_per_kind=examples_per_kind, seed=seed, extra=extra
         )
-        images = {plot: _data_uri(aside / f"{plot}.svg") for plot in PLOTS}
-        _write_text(aside / "report.html", _render(view | {"images": images}))
+        images = {plot: image_uri(aside / f"{plot}.svg") for plot in PLOTS}
+        page = render_page("report.html.jinja", view | {"images": images})
+        _write_text(aside / "report.html", page)
         _put_in_place(aside, out)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
@@ -163,23 +164,6 @@ def _write_decisions(outcomes: Outcomes, path: Path) -> None:
         "held_correct": pa.array(outcomes.held_correct),
     }
     pq.write_table(pa.table(columns), path)
-
-
-def _render(view: Mapping[str, object]) -> str:
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    environment = Environment(
-        loader=PackageLoader("pyramid_moa.training", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        keep_trailing_newline=True,
-    )
-    return environment.get_template("report.html.jinja").render(view)
-
-
-def _data_uri(image: Path) -> str:
-    """Inline an SVG as an image, where nothing in it can run and no id meets another's."""
-    return f"data:image/svg+xml;base64,{base64.b64encode(image.read_bytes()).decode('ascii')}"
 
 
 def _write_text(path: Path, text: str) -> None:
