@@ -65,12 +65,36 @@ def main() -> None:
         if not (runs / pyramid.name).exists():
             import_pyramid(pyramid, options.data, runs)
     loaded = {one.name: rule_run(read_labelled_run(runs / one.name)) for one in pyramids}
-    rules = {name: rules_of(data) for name, data in loaded.items()}
-    weights = question_weights(
-        {name: data.hashes for name, data in loaded.items()}, seed=0, resamples=1000
+    ablate(
+        loaded,
+        {name: rules_of(data) for name, data in loaded.items()},
+        {one.name: one.dataset for one in pyramids},
+        options.out,
+        seeds=options.seeds,
     )
-    measured = _measure(loaded, rules, weights, CellCache(options.out / "cache"), options.seeds)
-    rows = _rows(measured, {one.name: one.dataset for one in pyramids})
+
+
+def ablate(
+    loaded: Mapping[str, RuleRun],
+    rules: Mapping[str, Sequence[OurRule]],
+    data_sets: Mapping[str, str],
+    out: Path,
+    *,
+    seeds: int,
+) -> None:
+    """Measure routers beside the one that has everything; write ``ablation.csv``.
+
+    Args:
+        loaded: runs by name.
+        rules: for each run its routers, named for what they do without, among them ``WHOLE``.
+        data_sets: for each run its data set.
+        out: folder of the table and of what an interrupted call has left.
+        seeds: how many divisions into folds.
+    """
+    hashes = {name: data.hashes for name, data in loaded.items()}
+    weights = question_weights(hashes, seed=0, resamples=1000)
+    measured = _measure(loaded, rules, weights, CellCache(out / "cache"), seeds)
+    rows = _rows(measured, data_sets)
     for row in rows:
         if row["scope"] != "run":
             auroc, loss = row["failure_auroc_less_all"], row["log_loss_less_all"]
@@ -78,8 +102,8 @@ def main() -> None:
                 f"{row['of']}: without {row['without']}: failure AUROC {auroc:+.4f}, "
                 f"log-loss {loss:+.4f}\n"
             )
-    write_text_atomically(options.out / "ablation.csv", csv_text(rows))
-    sys.stdout.write(f"table: {options.out / 'ablation.csv'}\n")
+    write_text_atomically(out / "ablation.csv", csv_text(rows))
+    sys.stdout.write(f"table: {out / 'ablation.csv'}\n")
 
 
 def rules_of(data: RuleRun) -> list[OurRule]:

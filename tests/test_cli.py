@@ -447,6 +447,8 @@ def test_the_whole_way(tmp_path, capsys):
     assert "run: 300 queries, failure AUROC" in shown.out
     assert (tmp_path / "bench" / "benchmark.csv").is_file()
     assert (tmp_path / "bench" / "rules.csv").is_file()
+    assert f"page: {tmp_path / 'bench' / 'report.html'}" in shown.out
+    assert (tmp_path / "bench" / "report.html").is_file()
     said("export", "--router", router, "--out", tmp_path / "exported")
     assert (tmp_path / "exported" / "README.md").is_file()
 
