@@ -1,15 +1,17 @@
 """Cascade routing as its authors wrote it, beside the benchmark's own, on the same qualities.
 
     git clone https://github.com/eth-sri/cascade-routing build/source
+    git -C build/source checkout 1788b90
+    pip install hyperopt loguru
     python benchmarks/cascade_routing.py --source build/source --data ../shared/data
 
-Their `CascadeRouter` (it needs the packages hyperopt and loguru) is given for every set of members
+Their `CascadeRouter` (which needs those packages) is given for every set of members
 that have answered what our rule reads too: ridge regressions of every model's correctness on the
 question and on the set's agreement, with their default covariances; and the models' mean costs. It
-looks for the best set of models still to be asked and answers with the most promising one's answer,
-over a sweep of lambda. Ours goes backwards through the sets and answers with the vote. 5 folds by
-question, seed 0; curves are hulls of all settings (AIQ), paired 95 % intervals over questions.
-None of their code is part of this repository, nor is the folder of recorded answers.
+looks for the best set of models still to be asked and answers with the most promising one's answer.
+Ours goes backwards through the sets and answers with the vote. Both run at the same settings of
+lambda. 5 folds by question, seed 0; curves are hulls of all settings (AIQ), paired 95 % intervals
+over questions. Neither their code nor the folder of recorded answers is part of this repository.
 """
 
 import argparse
@@ -38,6 +40,7 @@ from pyramid_moa.training.head_to_head_curves import average_improvement
 from pyramid_moa.training.head_to_head_folds import folds_of
 from pyramid_moa.training.head_to_head_pooling import question_weights
 from pyramid_moa.training.outcomes import FloatArray
+from pyramid_moa.training.state_fit import lambdas as all_lambdas
 
 PYRAMIDS = ("gsm8k-easy-70b", "math-l5-hard-gpt-4o", "crux-hard-claude-3.5")
 _FOLDS, _SEED = 5, 0
@@ -52,8 +55,11 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--out", type=Path, default=Path("build/cascade-routing"))
     parser.add_argument("--pyramids", nargs="+", default=list(PYRAMIDS))
-    parser.add_argument("--lambdas", type=int, default=12, help="settings of their dial")
+    parser.add_argument("--lambdas", type=int, default=18, help="settings of both dials")
     options = parser.parse_args()
+    known = [pyramid.name for pyramid in read_suite().pyramids]
+    if strangers := sorted(set(options.pyramids) - set(known)):
+        parser.error(f"no pyramid {', '.join(strangers)}; there are {', '.join(known)}")
     for folder, what in ((options.data, "recorded answers"), (options.source, "source of theirs")):
         if not folder.is_dir():
             sys.stdout.write(f"{folder}: no {what} here; see --help\n")
@@ -81,15 +87,17 @@ def compare(
     """Cross-validate both on a run; AIQ of each, and theirs less ours with its interval."""
     division = folds_of(data.hashes, folds=_FOLDS, seed=_SEED, name=name)
     rule = CascadeRoutingRule()
-    settings = np.geomspace(0.01, 10.0, lambdas)[::-1]
-    ours: list[FloatArray] = []
+    # Hulls over all settings favour whoever has more of them: both have the same.
+    places = np.linspace(0, len(all_lambdas()) - 1, lambdas).round().astype(int)
+    settings = all_lambdas()[places]
+    ours = [np.zeros((lambdas, data.n)) for _ in range(2)]
     own = [np.zeros((lambdas, data.n)) for _ in range(2)]
     with Progress(name, total=2 * _FOLDS) as progress:
         for fold in range(_FOLDS):
             train, test = np.flatnonzero(division != fold), np.flatnonzero(division == fold)
             cell = cache.cell(rule, data, division, folds=_FOLDS, fold=fold, seed=_SEED)
-            ours = ours or [np.zeros((len(cell.dial), data.n)) for _ in range(2)]
-            ours[0][:, test], ours[1][:, test] = cell.correct, cell.cost
+            assert np.array_equal(cell.dial, all_lambdas())
+            ours[0][:, test], ours[1][:, test] = cell.correct[places], cell.cost[places]
             progress.advance(note=f"fold {fold + 1}, ours")
             for columns, found in zip(
                 own, their_choices(data, train, test, theirs, settings), strict=True
@@ -114,10 +122,6 @@ def compare(
         "theirs_less_ours": float(less[0]),
         "interval_low": low,
         "interval_high": high,
-        **{
-            f"most_accurate_{w}": float(c.mean(axis=1).max())
-            for w, c in (("theirs", own[0]), ("ours", ours[0]))
-        },
     }
 
 

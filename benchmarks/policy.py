@@ -11,8 +11,9 @@ out-of-fold scores in OUT/scores; fitting it for every fold takes most of the ti
 `promise`: how often an operating point with a promise breaks it, on questions whose true risk is
 known, how much it escalates and costs, and how often nothing is proven. Without a part's name all
 these are run. `remedies`, by name only: other ways of fitting what steps are worth, for pyramids of
-another draw than the suite's (draw_suite.py --seed 1 --out FILE, and here --suite FILE). The folder
-of recorded answers is not part of this repository; an interrupted call is gone on with.
+another draw than the suite's (draw_suite.py --seed 1 --out FILE, and here --suite FILE with an
+--out of its own). The folder of recorded answers is not part of this repository; an interrupted
+call is gone on with.
 """
 
 import argparse

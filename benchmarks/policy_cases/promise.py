@@ -11,7 +11,7 @@ import numpy as np
 from policy_cases.populations import Population, curve_rows, of_table, smoothed
 from policy_cases.promise_plot import draw
 from policy_cases.scored import Scored, by_router, out_of_fold
-from suite import import_pyramid, read_suite
+from policy_cases.suite_data import pyramid_run, wanted_pyramids
 
 from pyramid_moa.atomic_files import write_text_atomically
 from pyramid_moa.data_prep.datasets import load_queries
@@ -77,15 +77,10 @@ def run(options: argparse.Namespace) -> None:
 def _tables(options: argparse.Namespace, out: Path) -> dict[str, Scored]:
     """Scored questions of every pyramid, and of generated ones on the embedded pyramid."""
     found = {}
-    for pyramid in read_suite(options.suite).pyramids:
-        if options.pyramids is not None and pyramid.name not in options.pyramids:
-            continue
+    (out / "scores").mkdir(exist_ok=True)
+    for pyramid in wanted_pyramids(options):
         kept = out / "scores" / f"{pyramid.name}.npz"
-        kept.parent.mkdir(exist_ok=True)
-        folder = options.out / "runs" / pyramid.name
-        if not kept.is_file() and not folder.exists():
-            import_pyramid(pyramid, options.data, options.out / "runs")
-        found[pyramid.name] = out_of_fold(folder, kept)
+        found[pyramid.name] = out_of_fold(pyramid_run(pyramid, options), kept)
     if options.generated:
         found[_EMBEDDED] = _generated(options.generated, out)
     return found

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 
+from pyramid_moa.backends.model_spec import Price
 from pyramid_moa.data_prep.datasets import load_queries
 from pyramid_moa.errors import BackendError, DataError
 from pyramid_moa.inference.answer import answer_file
@@ -142,9 +143,12 @@ def test_what_calls_usually_take_is_part_of_a_budgets_identity(fake_gate, datase
         router.card = replace(router.card, typical_calls=calls)
         return router
 
-    def answer(usd, budget, *, ends=False):
+    def answer(usd, budget, *, ends=False, price=None):
         replies = {"a": "1", "b": "1", "oracle": "2"}
         gate, backends = fake_gate(replies, router=router_of(usd))
+        if price is not None:
+            for spec in gate.rules.pyramid.models:
+                object.__setattr__(spec, "price", price)
         if ends:
             backends["a"].reply = BackendError("killed")
         answer_file(gate, dataset, tmp_path / "answers.jsonl", identity="x", budget=budget)
@@ -154,6 +158,9 @@ def test_what_calls_usually_take_is_part_of_a_budgets_identity(fake_gate, datase
         answer(0.1, limit, ends=True)
     with pytest.raises(DataError, match="another pyramid or another router"):
         answer(0.2, limit)
+    # What is spent counts by the pyramid's own prices.
+    with pytest.raises(DataError, match="other prices"):
+        answer(0.1, limit, price=Price(input=9.0, output=9.0))
     answer(0.1, limit)
     # Without a budget nothing is planned by it.
     with pytest.raises(BackendError):

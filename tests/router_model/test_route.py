@@ -86,13 +86,20 @@ def calls(number):
 
 def test_members_do_not_spend_what_the_oracle_needs():
     assert vote_route(allowed=calls(4)).wanted == ("a", "b", "c")
-    route = vote_route(allowed=calls(3))
-    assert (route.wanted, route.limited) == (("oracle",), True)
-    # A point that never asks the oracle has no use for it.
-    never = vote_route(NEVER, allowed=calls(3))
-    assert (never.wanted, never.limited) == (("a", "b", "c"), False)
+    # The vote rule knows nothing of a question: the members may agree.
+    assert vote_route(allowed=calls(3)).wanted == ("a", "b", "c")
     few = vote_route(NEVER, allowed=calls(2))
     assert (few.wanted, few.limited) == (("a", "b"), True)
+
+
+def test_what_is_known_of_other_members_says_nothing(stepwise):
+    point = OperatingPoint(name="p", threshold=0.0, target="")
+    steps = stepwise.router.steps
+    for others in ({"members": ("x", "y", "z")}, {"oracle": "another"}):
+        later = {0: steps.values.ridges[0]}
+        stepwise.router.steps = replace(steps, later=later, **others)
+        route = Route(replace(stepwise, point=point), "What?", allowed=calls(3))
+        assert route.wanted == ("a", "b", "c")
 
 
 @pytest.mark.parametrize(

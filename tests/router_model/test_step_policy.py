@@ -190,10 +190,10 @@ def test_what_nobody_can_say_is_not_waited_for():
 def test_what_is_to_be_expected_before_anybody_is_asked():
     policy = planned({0b01: 0.5, 0b10: 0.6, 0b11: 1.2}, stop=0.2, oracle=0.9)
     columns = np.zeros((1, QUESTION))
-    scores = policy.expected(columns, ["b"])
+    scores = policy.expected(columns, ["b"], "o")
     assert (scores.p_ensemble_fails, scores.p_oracle_right) == (pytest.approx(0.4), 0.9)
-    assert policy.expected(columns, ["a", "b"]).p_ensemble_fails == 0.0
-    assert replace(policy, later={}).expected(columns, ["b"]) is None
+    assert policy.expected(columns, ["a", "b"], "o").p_ensemble_fails == 0.0
+    assert replace(policy, later={}).expected(columns, ["b"], "o") is None
 
 
 def test_sets_that_a_set_can_grow_into():

@@ -88,6 +88,20 @@ def test_differences_are_paired_and_over_the_same_runs(rows):
     assert elsewhere["runs"] == 1
     assert elsewhere["first_value"] == pytest.approx(0.75)
     assert elsewhere["value"] == pytest.approx(0.99)
+    assert elsewhere["standing"] == "ahead"  # never first, for it is on one run only
+
+
+def test_a_first_that_was_not_on_every_run_is_compared_where_it_was():
+    entries = [
+        measured("a", "vote", 0.5),
+        measured("b", "vote", 0.5),
+        measured("b", "probe", 0.6, ece=0.02),
+    ]
+    rows = list(behind_first(scopes_of(entries, {"a": "one", "b": "one"})))
+    whole = {(row["figure"], row["rule"]): row for row in rows if row["name"] == "all"}
+    assert whole["area", "probe"]["less_first"] == pytest.approx(0.1)
+    assert whole["ece", "probe"]["standing"] == "first"
+    assert ("ece", "vote") not in whole
 
 
 def test_who_stands_where(rows):

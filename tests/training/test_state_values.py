@@ -7,6 +7,7 @@ import pytest
 
 from pyramid_moa.data_prep.labelled_run import read_labelled_run
 from pyramid_moa.router_model.state_values import larger_sets, reachable_sets, single_members
+from pyramid_moa.router_model.step_policy import StepPolicy
 from pyramid_moa.training.baselines.rule_run import RuleRun, rule_run
 from pyramid_moa.training.baselines.stepwise import fit_steps
 from pyramid_moa.training.baselines.subset_votes import members_of, subset_vote
@@ -125,6 +126,14 @@ def test_what_larger_sets_will_be_worth(data):
         for place, one in enumerate(larger):
             right = data.correct[np.arange(data.n), subset_vote(data, one).answer]
             assert told[:, place].mean() == pytest.approx(right.mean())
+    # In whatever order the sets were fitted: a policy reads what is told of its own set.
+    values = fit_steps(
+        evidence, data, np.arange(data.n), dial=np.array([0.0]), penalty=10.0, realised=True
+    )
+    policy = StepPolicy(members=("a", "b", "c"), oracle="o", values=values, later=later)
+    for place, name in enumerate(policy.members):
+        fails = policy.expected(evidence.columns(0)[:1], [name], "o").p_ensemble_fails
+        assert 1.0 - fails == pytest.approx(data.correct[:, place].mean())
     silent = fit_later_stops(Silent(data), data.correct, groups=groups, penalty=10.0)
     assert (silent[0].predict(evidence.columns(0)) == 0).all()
 

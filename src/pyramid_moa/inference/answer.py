@@ -158,7 +158,7 @@ def _limits(gate: Gate, budget: Budget | None) -> str:
     router = gate.rules.router
     typical = router.card.typical_calls if router is not None else {}
     calls = [
-        f"{spec.name}: {typical.get(spec.name) or spec.price}" for spec in gate.rules.pyramid.models
+        f"{spec.name}: {typical.get(spec.name)}, {spec.price}" for spec in gate.rules.pyramid.models
     ]
     return "\n".join(["", str(budget), *calls])
 
@@ -204,7 +204,8 @@ def _recover(file: BinaryIO, partial: Path, head: dict[str, str]) -> list[dict[s
     if rows[0] != head:
         raise DataError(
             f"{partial}: holds the answers of an interrupted run on other questions, another "
-            "pyramid or another router; finish that one, or remove the file to start afresh"
+            "pyramid or another router, or under another budget or other prices; finish that "
+            "one, or remove the file to start afresh"
         )
     return rows[1:]
 

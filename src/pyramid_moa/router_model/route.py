@@ -21,9 +21,6 @@ from pyramid_moa.router_model.step_policy import Allowed, StepPolicy
 
 __all__ = ["Belief", "Guide", "Route", "is_outvoted"]
 
-# An oracle is there to know better than the members; only a point that never asks it does not.
-_NOTHING_KNOWN = Scores(p_ensemble_fails=1.0, p_oracle_right=1.0)
-
 
 @dataclass(frozen=True, kw_only=True)
 class Belief:
@@ -212,15 +209,15 @@ class Route:
     def _oracle_instead(self, members: Sequence[str]) -> bool:
         """Whether to leave out members after whom the oracle would be too dear, and to ask it.
 
-        That is where the point would go up, could it see no more than the question.
+        That is where the point would go up, could it see no more than the question. Where nothing
+        is known of the question the members are asked.
         """
-        if not self._has_room([[self._guide.oracle]]):
+        router, oracle = self._guide.router, self._guide.oracle
+        if router is None or router.steps is None or not self._has_room([[oracle]]):
             return False
-        router, expected = self._guide.router, None
-        if router is not None and router.steps is not None:
-            columns = router.question_columns(self._question)
-            expected = router.steps.expected(columns, members)
-        return goes_up(expected or _NOTHING_KNOWN, self._guide.point)
+        columns = router.question_columns(self._question)
+        expected = router.steps.expected(columns, members, oracle)
+        return expected is not None and goes_up(expected, self._guide.point)
 
     def _next(self, known: Mapping[str, Generation]) -> tuple[str, ...]:
         if self._guide.steps is not None:

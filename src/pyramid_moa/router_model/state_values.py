@@ -140,10 +140,10 @@ def reachable_sets(groups: Sequence[int]) -> list[int]:
 
 
 def larger_sets(subset: int, reachable: Collection[int]) -> list[int]:
-    """Of the sets that can be come to, those that a set can grow into, in their order."""
+    """Of the sets that can be come to, those that a set can grow into, rising."""
     return [
         one
-        for one in reachable
+        for one in sorted(reachable)
         if one != subset and not subset & ~one and one ^ subset in reachable
     ]
 

@@ -50,6 +50,35 @@ class Chosen:
     limited: bool = False
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Way:
+    """Groups that are asked one after another: their places, names, and price in oracle calls."""
+
+    key: frozenset[int]
+    names: list[tuple[str, ...]]
+    price: float
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Ends:
+    """Sets that a query may stop with.
+
+    Attributes:
+        best_first: how right their answers will be, and the sets.
+        room: of the budget.
+    """
+
+    best_first: list[tuple[float, int]]
+    room: Allowed
+    _known: dict[frozenset[int], bool] = field(default_factory=dict)
+
+    def has_room(self, way: _Way) -> bool:
+        """Whether there is a budget for all of it; what comes first makes no difference."""
+        if way.key not in self._known:
+            self._known[way.key] = self.room(way.names)
+        return self._known[way.key]
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class StepPolicy:
     """Fitted values of steps, for members and an oracle by name.
@@ -67,6 +96,8 @@ class StepPolicy:
     oracle: str
     values: StateValues
     later: Mapping[int, Ridge] = field(default_factory=dict)
+    # Found once: putting them together anew at every step would take longer than all else.
+    _ways: "dict[tuple[int, int], _Way | None]" = field(default_factory=dict, init=False)
 
     def next_step(
         self,
@@ -85,7 +116,8 @@ class StepPolicy:
             answered: whether they gave an answer to stop with.
             worth_of_a_call: accuracy that the price of one oracle call has to buy; the nearest
                 setting of the dial is taken. Below 0 the oracle is asked at once, every time.
-            allowed: which models there is still a budget for; all where it is left out.
+            allowed: whether there is still a budget for asking some groups one after another; for
+                all there are where it is left out.
         """
         wants_oracle = worth_of_a_call < 0
         if wants_oracle and (allowed is None or allowed([(self.oracle,)])):
@@ -105,24 +137,29 @@ class StepPolicy:
             limited=wants_oracle or place != int(free.argmax()),
         )
 
-    def expected(self, columns: NDArray[np.float64], models: Sequence[str]) -> Scores | None:
+    def expected(
+        self, columns: NDArray[np.float64], models: Sequence[str], oracle: str
+    ) -> Scores | None:
         """What is to be expected of some members' answer, and of the oracle's, before any is asked.
 
         Args:
             columns: what is read of the question, [1, d].
             models: the members.
+            oracle: its name.
 
         Returns:
-            None where the checkpoint does not tell.
+            None where the checkpoint does not tell, or tells of others.
         """
+        if oracle != self.oracle or not set(models) <= set(self.members):
+            return None
         subset = sum(1 << self.members.index(name) for name in models)
         larger = larger_sets(0, self.values.ridges)
         if not self.later or subset not in larger:
             return None
         right = self.later[0].predict(columns)[0, larger.index(subset)]
-        oracle = self.values.step(columns, np.array([False]), 0).oracle[0]
+        up = self.values.step(columns, np.array([False]), 0).oracle[0]
         return Scores(
-            p_ensemble_fails=float(1.0 - np.clip(right, 0.0, 1.0)), p_oracle_right=float(oracle)
+            p_ensemble_fails=float(1.0 - np.clip(right, 0.0, 1.0)), p_oracle_right=float(up)
         )
 
     def _affordable(
@@ -138,53 +175,62 @@ class StepPolicy:
         oracle = (self.oracle,)
         if not allowed([oracle]):
             worth[1] = -np.inf
-        ends = None
+        ends: _Ends | None = None
         for place, number in enumerate(step.groups, start=2):
             names = self._names(self.values.groups[number])
             if not allowed([names]):
                 worth[place] = -np.inf
             elif self.later and not allowed([names, oracle]):
-                ends = ends or self._ends(columns, subset)
-                worth[place] = self._best_end(ends, subset, number, setting, allowed)
+                ends = ends or self._ends(columns, subset, allowed)
+                worth[place] = self._best_end(
+                    ends, subset, number, float(self.values.dial[setting])
+                )
         return worth
 
-    def _ends(self, columns: NDArray[np.float64], subset: int) -> list[tuple[float, int]]:
-        """Sets that a set can grow into, with how right their answers will be, the best first."""
+    def _ends(self, columns: NDArray[np.float64], subset: int, allowed: Allowed) -> "_Ends":
         right = np.clip(self.later[subset].predict(columns)[0], 0.0, 1.0)
         larger = larger_sets(subset, self.values.ridges)
         told = np.nan_to_num(right, nan=-np.inf).tolist()
-        return sorted(zip(told, larger, strict=True), reverse=True)
+        return _Ends(best_first=sorted(zip(told, larger, strict=True), reverse=True), room=allowed)
 
-    def _best_end(
-        self,
-        ends: Sequence[tuple[float, int]],
-        subset: int,
-        first: int,
-        setting: int,
-        allowed: Allowed,
-    ) -> float:
-        """What it is worth to ask a group, and more members as far as the budget goes, and stop."""
-        groups, best = self.values.groups, -np.inf
-        call = self.values.dial[setting]
-        for right, end in ends:
+    def _best_end(self, ends: "_Ends", subset: int, first: int, call: float) -> float:
+        """What it is worth to ask a group, and more members as far as the budget goes, and stop.
+
+        Args:
+            ends: where one may stop.
+            subset: who has been asked.
+            first: place of the group.
+            call: accuracy that the price of an oracle call has to buy.
+        """
+        own, best = self.values.groups[first], -np.inf
+        for right, end in ends.best_first:
             if right <= best:
                 break  # nor will those that follow be better
-            if groups[first] & ~end:
+            if own & ~end:
                 continue
-            way = [first, *self._way(end & ~subset & ~groups[first])]
-            worth = right - call * self.values.prices[way].sum()
-            if worth > best and allowed([self._names(groups[number]) for number in way]):
-                best = worth
+            way = self._way(first, end & ~subset & ~own)
+            if way is not None and right - call * way.price > best and ends.has_room(way):
+                best = right - call * way.price
         return float(best)
 
-    def _way(self, members: int) -> list[int]:
-        """Places of groups that together are some members: the largest at once."""
-        groups, way = self.values.groups, []
-        for number in sorted(range(len(groups)), key=lambda place: -groups[place].bit_count()):
-            if not groups[number] & ~members:
-                way.append(number)
-                members &= ~groups[number]
-        return way
+    def _way(self, first: int, rest: int) -> "_Way | None":
+        """A group and then the rest, as many at once as may be; None where groups do not do it."""
+        if (first, rest) not in self._ways:
+            groups, places, left = self.values.groups, [first], rest
+            for number in sorted(range(len(groups)), key=lambda place: -groups[place].bit_count()):
+                if not groups[number] & ~left:
+                    places.append(number)
+                    left &= ~groups[number]
+            self._ways[first, rest] = (
+                None
+                if left
+                else _Way(
+                    key=frozenset(places),
+                    names=[self._names(groups[number]) for number in places],
+                    price=float(self.values.prices[places].sum()),
+                )
+            )
+        return self._ways[first, rest]
 
     def tensors(self) -> dict[str, NDArray[Any]]:
         """All of it by name, as a checkpoint holds it."""

@@ -166,13 +166,17 @@ def benchmark(
         manifests={name: data.run.manifest for name, data in loaded.items()},
         questions={name: data.n for name, data in loaded.items()},
         data_sets=belongs,
-        protocol=f"{folds}-fold cross-validation by question, seeds {seed} to {seed + seeds - 1}; "
-        f"means over the seeds; intervals from {resamples:,} resamples of the questions",
+        protocol=f"{folds}-fold cross-validation by question, {_told(seed, seeds)}; intervals from "
+        f"{resamples:,} resamples of the questions",
         entries=entries,
         behind=behind,
         labels=label_rows,
     )
     return rows
+
+
+def _told(seed: int, seeds: int) -> str:
+    return f"seed {seed}" if seeds == 1 else f"means over seeds {seed} to {seed + seeds - 1}"
 
 
 def _label_points(

@@ -131,7 +131,7 @@ def _figures(title: str, columns: Sequence[Column], entries: Sequence[Row]) -> d
     rows = [
         _row(
             entry,
-            [_cell(_known(entry["figures"][own.figure]["value"], own.how)) for own in columns],
+            [_mean_cell(entry, entry["figures"][own.figure], own) for own in columns],
         )
         for entry in entries
     ]
@@ -152,6 +152,14 @@ def _of_fewer(entry: Row) -> str:
     if entry["fell_back"]:
         notes.append(f"nothing to learn in {entry['fell_back']} folds")
     return ", ".join(notes)
+
+
+def _mean_cell(entry: Row, figure: Row, column: Column) -> dict[str, str]:
+    """A mean, with the number of runs that have it where those are not all of the rule's."""
+    text, runs = _known(figure["value"], column.how), figure["runs"]
+    if text != _NOT_THERE and runs < entry["runs"]:
+        text += f" ({runs} {'run' if runs == 1 else 'runs'})"
+    return _cell(text)
 
 
 def _cell(text: str, mark: str = "") -> dict[str, str]:
@@ -198,8 +206,9 @@ def _less_first(entries: Sequence[Row], behind: Sequence[Row]) -> dict[str, Any]
             for entry in entries
             if entry["rule"] not in FRAME
         ],
-        "Coloured: the first, and what is behind it by more than the interval. Which rule is first "
-        "was read off the same questions.",
+        "Coloured: the first, and what is behind it by more than the interval. A rule that has a "
+        "figure on some runs only is never first, and may be ahead there. Which rule is first was "
+        "read off the same questions.",
     )
 
 

@@ -124,6 +124,7 @@ class Pool:
             [
                 entry.figures[name] - others[run].figures[name]
                 for run, entry in self._by_rule[rule].items()
+                if run in others
             ]
         )
 

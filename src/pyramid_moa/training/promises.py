@@ -263,20 +263,26 @@ def _why_none(
     if alone:
         found = "; ".join(f"{target.flag} fails alone: {text}" for target, text in alone.items())
         return f"{share}: {found}"
-    # Costs are what gives way: the last target, where there is one.
-    *kept, last = proven
+    text = f"{share}: every one is attainable alone, and together they contradict each other"
+    # Costs are what gives way: one of them, if that is enough.
+    for gives in [target for target in proven if target.is_cost][::-1]:
+        kept = [target for target in proven if target != gives]
+        if _chosen(path, kept, [proven[target] for target in kept]) is None:
+            continue
 
-    def proves(value: float) -> bool:
-        looser = replace(last, value=value)
-        places = [*(proven[target] for target in kept), _proven(path, tried, looser, level, cap)]
-        return _chosen(path, [*kept, looser], places) is not None
+        def proves(value: float, gives: Target = gives, kept: Sequence[Target] = kept) -> bool:
+            looser = replace(gives, value=value)
+            places = [
+                *(proven[target] for target in kept),
+                _proven(path, tried, looser, level, cap),
+            ]
+            return _chosen(path, [*kept, looser], places) is not None
 
-    value = _loosened(max(last.value, 1e-3), math.inf if last.is_cost else 1.0, proves)
-    text = f"{share}: every one is attainable alone, and they contradict each other"
-    if value is None:
-        return text
-    flags = " and ".join(f"{target.flag} {target.value:g}" for target in kept)
-    return f"{text}; the nearest that is proven is {flags} with {last.flag} {value:g}"
+        value = _loosened(max(gives.value, 1e-3), math.inf, proves)
+        if value is not None:
+            flags = " and ".join(f"{target.flag} {target.value:g}" for target in kept)
+            return f"{text}; the nearest that is proven is {flags} with {gives.flag} {value:g}"
+    return text
 
 
 def _nearest(
