@@ -197,14 +197,16 @@ def _load(source: Path) -> types.SimpleNamespace:
     quality = importlib.import_module("selection.quality_computer").BaseQualityComputer
     cost = importlib.import_module("selection.cost_computer").BaseCostComputer
 
-    class Quality(quality):  # type: ignore[misc, valid-type]
+    class Quality(quality):
         is_independent = False  # as in their classification
 
         def __init__(self, of: Callable[[int, frozenset[int]], FloatArray], models: int) -> None:
             super().__init__()
             self._of, self._models = of, models
 
-        def predict(self, questions: list[int], model_answers: list[list[Any]]) -> Any:  # noqa: ANN401
+        def predict(
+            self, questions: list[int], model_answers: list[list[Any]]
+        ) -> tuple[FloatArray, object]:
             answered = [
                 frozenset(i for i, answer in enumerate(own) if answer is not None)
                 for own in model_answers
@@ -212,12 +214,12 @@ def _load(source: Path) -> types.SimpleNamespace:
             rows = [self._of(*pair) for pair in zip(questions, answered, strict=True)]
             return np.array(rows), self.predict_covariances(questions, model_answers)
 
-    class Cost(cost):  # type: ignore[misc, valid-type]
+    class Cost(cost):
         def __init__(self, mean: FloatArray) -> None:
             super().__init__()
             self._mean = mean
 
-        def predict(self, questions: list[int], model_answers: list[list[Any]]) -> Any:  # noqa: ANN401
+        def predict(self, questions: list[int], model_answers: list[list[Any]]) -> FloatArray:
             return np.tile(self._mean, (len(questions), 1))
 
     return types.SimpleNamespace(router=router, quality=Quality, cost=Cost)

@@ -6,9 +6,10 @@ import pytest
 from pyramid_moa.training.drop_test import DropTest
 from pyramid_moa.training.learn_then_test import (
     Plan,
-    cheapest_accurate,
     cheapest_within_drop,
-    within_cost,
+    most_accurate,
+    proven_accurate,
+    proven_within_cost,
 )
 
 N, K = 400, 60
@@ -71,7 +72,8 @@ def test_an_accuracy_is_kept_to(plan):
     accuracy = 0.87
     bad = accuracy > ACCURACY
     rate, found = broken(
-        lambda _a, _b, right: cheapest_accurate(right, N, plan, accuracy, LEVEL), bad
+        lambda _a, _b, right: max(proven_accurate(right, N, plan, accuracy, LEVEL), default=None),
+        bad,
     )
     assert rate <= LEVEL + 3 * np.sqrt(LEVEL * (1 - LEVEL) / 1500)
     assert found > 0.5
@@ -100,7 +102,7 @@ def test_a_cost_is_kept_to(plan):
     chosen = []
     for _ in range(300):
         spent = 0.2 + (rng.random(N) > ACCEPTED[:, None])
-        chosen.append(within_cost(spent - 0.6, 0.6, plan, LEVEL))
+        chosen.append(most_accurate(proven_within_cost(spent - 0.6, 0.6, LEVEL), plan))
     assert None not in chosen
     assert np.mean(true[chosen] > 0.6) <= LEVEL + 3 * np.sqrt(LEVEL * (1 - LEVEL) / 300)
     # Of those within it the plan's most accurate, which here is the dearest.
@@ -118,7 +120,7 @@ def test_nothing_is_proven_of_what_comes_after_a_failure(plan):
     assert cheapest_within_drop(lost, gained, plan, test) is None
     excess = np.full((K, 50), -0.5)
     excess[K - 4] = 0.5
-    best = within_cost(excess, 1.0, plan, LEVEL)
+    best = most_accurate(proven_within_cost(excess, 1.0, LEVEL), plan)
     assert best in range(K - 3, K)
     excess[K - 1] = 0.5
-    assert within_cost(excess, 1.0, plan, LEVEL) is None
+    assert most_accurate(proven_within_cost(excess, 1.0, LEVEL), plan) is None

@@ -21,13 +21,11 @@ from pyramid_moa.training.risk_bounds import accuracy_p_value, mean_below_p_valu
 __all__ = [
     "Plan",
     "Tried",
-    "cheapest_accurate",
     "cheapest_within_drop",
     "most_accurate",
     "proven_accurate",
     "proven_within_cost",
     "proven_within_drop",
-    "within_cost",
 ]
 
 
@@ -137,10 +135,10 @@ def proven_within_drop(
     return _proven(places, lambda place: test.proves(int(lost[place]), int(gained[place])))
 
 
-def cheapest_accurate(
+def proven_accurate(
     right: FloatArray, n: int, plan: Plan, accuracy: float, level: float
-) -> int | None:
-    """The cheapest setting that is proven to be so accurate, or None.
+) -> list[int]:
+    """All settings that are proven to be so accurate, rising.
 
     Args:
         right: number of right answers, [K].
@@ -149,32 +147,19 @@ def cheapest_accurate(
         accuracy: the least.
         level: probability of a proof where the accuracy is smaller.
     """
-    return _last(proven_accurate(right, n, plan, accuracy, level))
-
-
-def proven_accurate(
-    right: FloatArray, n: int, plan: Plan, accuracy: float, level: float
-) -> list[int]:
-    """All settings that are proven to be, rising; arguments as in ``cheapest_accurate``."""
     p = accuracy_p_value(right, n, accuracy)
     places = range(plan.start_accurate(), len(right))
     return _proven(places, lambda place: bool(p[place] <= level))
 
 
-def within_cost(excess: FloatArray, most: float, plan: Plan, level: float) -> int | None:
-    """The setting that promises most accuracy of those whose mean excess is proven to be below 0.
+def proven_within_cost(excess: FloatArray, most: float, level: float) -> list[int]:
+    """All settings whose mean excess is proven to be below 0, falling.
 
     Args:
-        excess: what each question costs beyond what is allowed, [K, n].
+        excess: what each question costs beyond what is allowed, the dearest setting first, [K, n].
         most: that it can be, above 0.
-        plan: says which is the most accurate; the order is from the cheapest to the dearest.
         level: probability of a proof where the mean excess is above 0.
     """
-    return most_accurate(proven_within_cost(excess, most, level), plan)
-
-
-def proven_within_cost(excess: FloatArray, most: float, level: float) -> list[int]:
-    """All settings that are proven to be, falling; arguments as in ``within_cost``."""
     p = mean_below_p_value(excess, most)
     return _proven(reversed(range(len(excess))), lambda place: bool(p[place] <= level))
 

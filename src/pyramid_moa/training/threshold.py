@@ -204,7 +204,8 @@ def _choose(
         return best
     # The cheapest of the accurate ones is within the costs, or none is.
     point = table.cheapest_with_accuracy(least, name=name, target=told)
-    if point.cost_ratio is None or point.cost_ratio > most + 1e-12:
+    assert point.cost_ratio is not None, "prices were checked"
+    if point.cost_ratio > most + 1e-12:
         raise NotAttainableError(
             f"{told}: not attainable on the {table.questions} questions of {table.split}: the "
             f"targets contradict each other; so much accuracy costs {point.cost_ratio:.4f} of the "
