@@ -8,6 +8,7 @@ import pytest
 from policy_cases import promise
 from policy_cases.populations import curve_rows, of_table, smoothed
 from policy_cases.scored import Scored
+from suite import SUITE
 
 
 @pytest.fixture
@@ -71,7 +72,11 @@ def test_promises_of_a_population_are_counted(scored, tmp_path, monkeypatch):
     monkeypatch.setattr(promise, "_SIZES", (300,))
     (tmp_path / "promise" / "scores").mkdir(parents=True)
     scored.save(tmp_path / "promise" / "scores" / "crux-hard-70b.npz")
-    options = Namespace(out=tmp_path, data=None, pyramids=["crux-hard-70b"], draws=40, generated=0)
+    # Its run is not looked at where its scores are kept, but for whose it is.
+    monkeypatch.setattr(promise, "pyramid_run", lambda pyramid, _: tmp_path / pyramid.name)
+    options = Namespace(
+        out=tmp_path, data=None, pyramids=["crux-hard-70b"], draws=40, generated=0, suite=SUITE
+    )
     promise.run(options)
     with (tmp_path / "promise" / "promise.csv").open(newline="") as file:
         rows = {(float(row["drop"]), row["method"]): row for row in csv.DictReader(file)}

@@ -49,6 +49,15 @@ class Ridge:
         values: FloatArray = ((columns - self.centre) / self.scale) @ self.slopes + self.offsets
         return values
 
+    def of_targets(self, places: Sequence[int]) -> "Ridge":
+        """The regression of some of the targets alone."""
+        return Ridge(
+            centre=self.centre,
+            scale=self.scale,
+            slopes=np.ascontiguousarray(self.slopes[:, places]),
+            offsets=self.offsets[places],
+        )
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Step:
@@ -96,6 +105,17 @@ class StateValues:
         worth = self.ridges[subset].predict(columns)
         return valued(worth, answered, subset, self.groups, self.dial, self.prices)
 
+    def at_setting(self, subset: int, setting: int) -> "StateValues":
+        """The same of one set at one setting of the dial, which it is the whole dial of."""
+        later = range(len(steps_from(subset, self.groups)))
+        places = [0, 1, *(2 + group * len(self.dial) + setting for group in later)]
+        return StateValues(
+            ridges={subset: self.ridges[subset].of_targets(places)},
+            groups=self.groups,
+            dial=self.dial[[setting]],
+            prices=self.prices,
+        )
+
 
 def valued(
     worth: FloatArray,
@@ -107,19 +127,16 @@ def valued(
 ) -> Step:
     """Bring what steps are worth, [n, 2 + groups * K], into order, and take off their costs."""
     left = steps_from(subset, groups)
-    stop, oracle = np.clip(worth[:, :2].T, 0.0, 1.0)
+    stop, oracle = np.minimum(np.maximum(worth[:, :2].T, 0.0), 1.0)
     # Where nothing can be said the oracle is asked, as the parallel policy does.
-    stop, oracle = np.nan_to_num(stop, nan=-np.inf), np.nan_to_num(oracle, nan=1.0)
-    stop = np.where(answered, stop, -np.inf)  # nothing to stop with
+    stop = np.where(answered & (stop == stop), stop, -np.inf)  # or nothing to stop with
+    oracle = np.where(oracle == oracle, oracle, 1.0)
+    later = worth[:, 2:].T.reshape(len(left), len(dial), len(worth))
     costs = dial[:, None] * prices  # [K, G + 1]
-    later = np.nan_to_num(worth[:, 2:].T, nan=-np.inf).reshape(len(left), len(dial), len(worth))
-    values = np.concatenate(
-        [
-            np.broadcast_to(stop, (1, len(dial), len(stop))),
-            (oracle - costs[:, -1:])[None],
-            later - costs.T[left][:, :, None],
-        ]
-    )
+    values = np.empty((2 + len(left), len(dial), len(worth)))
+    values[0] = stop
+    values[1] = oracle - costs[:, -1:]
+    values[2:] = np.where(later == later, later, -np.inf) - costs.T[left][:, :, None]
     return Step(stop=stop, oracle=oracle, values=values, groups=left)
 
 

@@ -98,6 +98,8 @@ class StepPolicy:
     later: Mapping[int, Ridge] = field(default_factory=dict)
     # Found once: putting them together anew at every step would take longer than all else.
     _ways: "dict[tuple[int, int], _Way | None]" = field(default_factory=dict, init=False)
+    # Likewise: of a dial's many settings a point needs one.
+    _at_settings: dict[tuple[int, int], StateValues] = field(default_factory=dict, init=False)
 
     def next_step(
         self,
@@ -123,16 +125,15 @@ class StepPolicy:
         if wants_oracle and (allowed is None or allowed([(self.oracle,)])):
             return Chosen(models=(self.oracle,), worth=1.0)
         subset = sum(1 << self.members.index(name) for name in asked)
-        step = self.values.step(columns, np.array([answered]), subset)
         setting = int(np.abs(self.values.dial - worth_of_a_call).argmin())
-        free = worth = step.values[:, setting, 0]
+        step = self._at(subset, setting).step(columns, np.array([answered]), subset)
+        free = worth = step.values[:, 0, 0]
         if allowed is not None:
-            worth = self._affordable(step, columns, subset, setting, allowed)
+            call = float(self.values.dial[setting])
+            worth = self._affordable(step, columns, subset, call, allowed)
         place = int(worth.argmax())
-        groups = [self._names(self.values.groups[number]) for number in step.groups]
-        models: list[tuple[str, ...]] = [(), (self.oracle,), *groups]
         return Chosen(
-            models=models[place],
+            models=self._models(step, place),
             worth=float(worth[place]),
             limited=wants_oracle or place != int(free.argmax()),
         )
@@ -157,21 +158,33 @@ class StepPolicy:
         if not self.later or subset not in larger:
             return None
         right = self.later[0].predict(columns)[0, larger.index(subset)]
-        up = self.values.step(columns, np.array([False]), 0).oracle[0]
+        up = self._at(0, 0).step(columns, np.array([False]), 0).oracle[0]
         return Scores(
             p_ensemble_fails=float(1.0 - np.clip(right, 0.0, 1.0)), p_oracle_right=float(up)
         )
+
+    def _models(self, step: Step, place: int) -> tuple[str, ...]:
+        """Who is asked in one of the steps, in the order of ``Step.values``."""
+        if place < 2:
+            return ((), (self.oracle,))[place]
+        return self._names(self.values.groups[step.groups[place - 2]])
+
+    def _at(self, subset: int, setting: int) -> StateValues:
+        key = subset, setting
+        if key not in self._at_settings:
+            self._at_settings[key] = self.values.at_setting(subset, setting)
+        return self._at_settings[key]
 
     def _affordable(
         self,
         step: Step,
         columns: NDArray[np.float64],
         subset: int,
-        setting: int,
+        call: float,
         allowed: Allowed,
     ) -> NDArray[np.float64]:
         """What steps are worth while a budget lasts, [2 + groups]; -inf where it has no room."""
-        worth = step.values[:, setting, 0].copy()
+        worth = step.values[:, 0, 0].copy()
         oracle = (self.oracle,)
         if not allowed([oracle]):
             worth[1] = -np.inf
@@ -182,9 +195,7 @@ class StepPolicy:
                 worth[place] = -np.inf
             elif self.later and not allowed([names, oracle]):
                 ends = ends or self._ends(columns, subset, allowed)
-                worth[place] = self._best_end(
-                    ends, subset, number, float(self.values.dial[setting])
-                )
+                worth[place] = self._best_end(ends, subset, number, call)
         return worth
 
     def _ends(self, columns: NDArray[np.float64], subset: int, allowed: Allowed) -> "_Ends":
