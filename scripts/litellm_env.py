@@ -42,7 +42,7 @@ def _make(wanted: str) -> None:
     environment.pop("VIRTUAL_ENV", None)
     uv = [sys.executable, "-m", "uv"]
     make = [*uv, "venv", "--quiet", "--python", sys.executable, str(ENVIRONMENT)]
-    install = [*uv, "pip", "install", "--quiet", "--no-deps", "-r", str(PINS)]
+    install = [*uv, "pip", "install", "--quiet", "--compile-bytecode", "--no-deps", "-r", str(PINS)]
     install += ["--python", str(ENVIRONMENT / "bin" / "python")]
     for command in (make, install):
         if subprocess.call(command, env=environment, cwd=ROOT):

@@ -163,8 +163,11 @@ class Installer:
             SetupError: uv failed; it has said why.
         """
         # A hundred lines of package names help nobody in a log; errors are printed all the same.
-        quiet = [] if sys.stderr.isatty() else ["--quiet"]
-        if subprocess.call(self._command([*quiet, *arguments]), env=self.environment, cwd=ROOT):
+        options = [] if sys.stderr.isatty() else ["--quiet"]
+        # uv leaves that to the first import, which writes nothing where PYTHONDONTWRITEBYTECODE is
+        # set: every process would then compile torch anew, for 10 seconds and more.
+        options.append("--compile-bytecode")
+        if subprocess.call(self._command([*options, *arguments]), env=self.environment, cwd=ROOT):
             raise SetupError("uv could not install everything: see above")
 
 

@@ -302,4 +302,5 @@ def test_a_step_is_chosen_in_no_time():
         started = time.perf_counter()
         policy.next_step([], columns, answered=True, worth_of_a_call=0.1)
         times.append(time.perf_counter() - started)
-    assert sorted(times)[20] < 0.0002  # seconds, in a quiet moment
+    # Seconds, in a quiet moment of a slow machine; `benchmarks/policy.py budgets` measures it.
+    assert sorted(times)[20] < 0.001
