@@ -129,14 +129,14 @@ def valued(
     left = steps_from(subset, groups)
     stop, oracle = np.minimum(np.maximum(worth[:, :2].T, 0.0), 1.0)
     # Where nothing can be said the oracle is asked, as the parallel policy does.
-    stop = np.where(answered & (stop == stop), stop, -np.inf)  # or nothing to stop with
-    oracle = np.where(oracle == oracle, oracle, 1.0)
+    stop = np.where(answered & ~np.isnan(stop), stop, -np.inf)  # or nothing to stop with
+    oracle = np.where(np.isnan(oracle), 1.0, oracle)
     later = worth[:, 2:].T.reshape(len(left), len(dial), len(worth))
     costs = dial[:, None] * prices  # [K, G + 1]
     values = np.empty((2 + len(left), len(dial), len(worth)))
     values[0] = stop
     values[1] = oracle - costs[:, -1:]
-    values[2:] = np.where(later == later, later, -np.inf) - costs.T[left][:, :, None]
+    values[2:] = np.where(np.isnan(later), -np.inf, later) - costs.T[left][:, :, None]
     return Step(stop=stop, oracle=oracle, values=values, groups=left)
 
 
