@@ -45,13 +45,17 @@ sys.stderr.write(json.dumps([used.ru_utime + used.ru_stime, sorted(sys.modules)]
 
 
 def test_help_is_quick_and_loads_nothing_heavy():
-    done = subprocess.run([sys.executable, "-c", HELP], capture_output=True, text=True, check=True)
-    used, modules = json.loads(done.stderr)
-    heavy = {"torch", "lightning", "transformers", "numpy", "pyarrow", "datasets", "openai"}
-    assert not heavy & set(modules)
-    # What is imported decides, and is the same on a slow machine: 337 modules take 0.2 s.
-    assert len(modules) < 400
-    assert used < 2.0
+    seconds = []
+    for _ in range(3):
+        done = subprocess.run(
+            [sys.executable, "-c", HELP], capture_output=True, text=True, check=True
+        )
+        used, modules = json.loads(done.stderr)
+        seconds.append(used)
+        heavy = {"torch", "lightning", "transformers", "numpy", "pyarrow", "datasets", "openai"}
+        assert not heavy & set(modules)
+        assert len(modules) < 400  # 337, and the same on every machine
+    assert min(seconds) < 0.7  # 0.2 where packages are compiled
     for verb in VERBS:
         assert verb in done.stdout
 

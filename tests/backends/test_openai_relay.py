@@ -156,8 +156,8 @@ def test_chunks_come_while_the_server_still_writes():
         return times
 
     times, server = relayed(lambda request: Reply(events=stream_events("abcd", seconds=0.1)), work)
+    assert times[0] < 0.25
     assert times[-1] > 0.39
-    assert times[0] < times[-1] - 0.2
     assert server.requests[0].body["stream_options"] == {"include_usage": True}
 
 
@@ -252,7 +252,7 @@ def test_giving_up_closes_the_connection_at_once():
 
     events = [(0.0, stream_events("a")[0][1]), (30.0, "[DONE]")]
     seconds, _ = relayed(lambda request: Reply(events=events), work)
-    assert seconds < 2
+    assert seconds < 0.1
 
 
 def test_cancelling_closes_the_connection_at_once():
@@ -268,7 +268,7 @@ def test_cancelling_closes_the_connection_at_once():
         return time.monotonic() - begun
 
     seconds, _ = relayed(lambda request: Reply(body=b"late", delay_s=30), work)
-    assert seconds < 2
+    assert seconds < 0.1
 
 
 def test_a_callers_end_counts_where_the_calls_own_comes_at_the_same_moment():

@@ -127,7 +127,7 @@ def valued(
 ) -> Step:
     """Bring what steps are worth, [n, 2 + groups * K], into order, and take off their costs."""
     left = steps_from(subset, groups)
-    stop, oracle = np.minimum(np.maximum(worth[:, :2].T, 0.0), 1.0)
+    stop, oracle = np.clip(worth[:, :2].T, 0.0, 1.0)
     # Where nothing can be said the oracle is asked, as the parallel policy does.
     stop = np.where(answered & ~np.isnan(stop), stop, -np.inf)  # or nothing to stop with
     oracle = np.where(np.isnan(oracle), 1.0, oracle)
