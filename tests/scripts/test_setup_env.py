@@ -1,3 +1,9 @@
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
 import pytest
 
 import setup_env
@@ -119,3 +125,25 @@ def test_a_gpu_is_there_where_nvidia_smi_works_and_lists_one(
 def test_without_nvidia_smi_there_is_no_gpu(monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
     assert not setup_env.has_nvidia_gpu()
+
+
+def test_what_is_installed_is_compiled_once_whatever_the_environment_says(tmp_path, monkeypatch):
+    wheel = tmp_path / "tiny-1-py3-none-any.whl"
+    with zipfile.ZipFile(wheel, "w") as file:
+        file.writestr("tiny.py", "VALUE = 1\n")
+        info = "tiny-1.dist-info"
+        file.writestr(f"{info}/METADATA", "Metadata-Version: 2.1\nName: tiny\nVersion: 1\n")
+        file.writestr(
+            f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+        )
+        file.writestr(f"{info}/RECORD", f"tiny.py,,\n{info}/METADATA,,\n{info}/WHEEL,,\n")
+    uv = Path(sys.executable).with_name("uv")
+    subprocess.run(
+        [uv, "venv", "--quiet", "--python", sys.executable, tmp_path / "env"], check=True
+    )
+    monkeypatch.setattr(setup_env, "PYTHON", tmp_path / "env" / "bin" / "python")
+    monkeypatch.setattr(setup_env, "UV", uv)
+    installer = setup_env.Installer({**os.environ, "PYTHONDONTWRITEBYTECODE": "1"})
+    installer.install("--offline", "--no-deps", str(wheel))
+    (compiled,) = (tmp_path / "env").rglob("tiny.*.pyc")
+    assert compiled.parent.name == "__pycache__"
