@@ -9,7 +9,7 @@ from pyramid_moa.grading.json_answer import answer_field, looks_like_json
 from pyramid_moa.grading.markers import after_phrase, last_boxed
 from pyramid_moa.grading.math_process import verified
 from pyramid_moa.grading.protocol import Extraction
-from pyramid_moa.grading.spans import Piece, last_match, tail
+from pyramid_moa.grading.spans import Piece, tail
 
 __all__ = ["MathVerifyGrader"]
 
@@ -24,10 +24,9 @@ _HEAVY = re.compile(
     r"|\\d?binom\s*\{?\s*\d{5,}"
     r"|\d{1001,}"
 )
-_MATHS_SPANS = re.compile(
-    r"\$\$(.{1,2000}?)\$\$|\$([^$\n]{1,2000})\$|\\\((.{1,2000}?)\\\)|\\\[(.{1,2000}?)\\\]",
-    re.DOTALL,
-)
+_DELIMITERS = {"$$": "$$", "$": "$", r"\(": r"\)", r"\[": r"\]"}
+_OPENING = re.compile(r"\$\$?|\\[(\[]")
+_LONGEST_FORMULA = 2_000
 _PLAIN_NUMBER = re.compile(r"-?(?:\d{1,300}|\d{1,3}(?:,\d{3}){1,90})(?:\.\d{1,300})?")
 _PROSE = re.compile(r"[A-Za-z]{3,}[^\\$^=_\d]*\s[A-Za-z]{3,}")
 _ROOT = re.compile(r"√\s?(?:\(([^()]{1,100})\)|(\w+))")
@@ -86,22 +85,54 @@ def _find(text: str) -> Piece | None:
         return _inner(piece)
     if looks_like_json(text):
         return None  # cut short before its answer
-    formula = last_match(_MATHS_SPANS, text)
-    if formula is not None:
-        return Piece.of(text, *formula.span(formula.lastindex or 0))
+    if formula := _last_formula(text):
+        return formula.content
     whole = Piece.of(text, 0, len(text))
     line = Piece.of(text, max(whole.start, text.rfind("\n", 0, whole.end) + 1), whole.end)
     return line if len(line.text) <= _LONGEST_EXPRESSION else None
+
+
+@dataclass(frozen=True)
+class _Formula:
+    """A formula in a text: what it says, and from where to where it goes with its delimiters."""
+
+    content: Piece
+    start: int
+    end: int
+
+
+def _last_formula(text: str) -> _Formula | None:
+    r"""Find the last ``$...$``, ``$$...$$``, ``\(...\)`` or ``\[...\]``.
+
+    A dollar that has no partner on its line is money; a formula of more than 2,000 characters is
+    none. The closing delimiter is sought by ``str.find``: with a regular expression a text of
+    nothing but opening ones takes a second.
+    """
+    found = None
+    begin = 0
+    while opening := _OPENING.search(text, begin):
+        closing = _DELIMITERS[opening.group()]
+        start = opening.end()
+        end = text.find(closing, start + 1, start + _LONGEST_FORMULA + len(closing))
+        if end < 0 or (closing == "$" and "\n" in text[start:end]):
+            begin = opening.start() + 1
+        else:
+            begin = end + len(closing)
+            found = opening.start(), start, end, begin
+    if found is None:
+        return None
+    return _Formula(Piece.of(text, found[1], found[2]), found[0], found[3])
 
 
 def _inner(piece: Piece) -> Piece:
     """Reduce an answer to the box or the only formula in it, where it has one."""
     inner = last_boxed(piece.text)
     if inner is None:
-        formula = _MATHS_SPANS.fullmatch(piece.text.strip().rstrip("."))
-        if formula is None:
+        answer = piece.text.strip().rstrip(".")
+        formula = _last_formula(answer)
+        if formula is None or (formula.start, formula.end) != (0, len(answer)):
             return piece
-        inner = Piece(formula.group(formula.lastindex or 0), 0, 0)
+        inner = formula.content
     # Escapes may have moved the characters, so the place is that of the whole answer.
     return Piece(inner.text.strip(), piece.start, piece.end)
 
