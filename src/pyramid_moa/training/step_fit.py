@@ -32,7 +32,7 @@ __all__ = [
     "why_no_steps",
 ]
 
-PENALTY = 10.0
+PENALTY = 40.0
 """Of the ridge regressions of steps' values."""
 _PARTS = 4
 

@@ -286,8 +286,14 @@ def test_anytime_may_ask_everybody_as_the_router_does(data, parts, fitted):
     assert (anytime.answer[-settings:] == router.answer).all()
     assert (anytime.called[-settings:] == router.called).all()
     assert (anytime.failure.values == router.failure.values).all()
+    # Before them the oracle is asked at once, and nobody beside it.
+    alone = -settings - 1
+    assert fitted["router-anytime"].dial[alone] < 0
+    assert (anytime.answer[alone] == data.oracle).all()
+    assert anytime.called[alone, :, data.oracle].all()
+    assert not anytime.called[alone, :, : data.oracle].any()
     # Step by step not everybody is asked, and not in the same order.
-    asked = anytime.called[:-settings, :, :-1].mean(axis=(0, 1))
+    asked = anytime.called[:alone, :, :-1].mean(axis=(0, 1))
     assert (asked > 0).any()
     assert asked.mean() < 1
 

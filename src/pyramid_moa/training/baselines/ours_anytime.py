@@ -20,10 +20,11 @@ from pyramid_moa.training.outcomes import FloatArray
 from pyramid_moa.training.scored_sets import ScoredSets
 from pyramid_moa.training.state_fit import lambdas
 from pyramid_moa.training.state_walk import joined_walks, walk
+from pyramid_moa.training.step_fit import PENALTY
 
 __all__ = ["AnytimeRule"]
 
-_PENALTY = 10.0
+_ORACLE_AT_ONCE = np.array([-1.0])  # as operating points name it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,8 +36,8 @@ class AnytimeRule:
     scored by the networks that had left them out. Before anybody has answered the question alone
     decides whom to ask first.
 
-    The settings of lambda are followed by those of ``router`` itself, which asks everybody: what
-    the training queries say chooses between both.
+    The settings of lambda are followed by the oracle at once, nobody beside it, and by those of
+    ``router`` itself, which asks everybody: what the training queries say chooses between them.
 
     Attributes:
         router: what is asked.
@@ -57,7 +58,7 @@ class AnytimeRule:
         names = ("scored_sets", "state_fit", "state_walk")
         steps = [training / f"{name}.py" for name in names]
         steps.append(training.parent / "router_model" / "state_values.py")
-        return self.router.settings() | {"penalty": _PENALTY, "steps": source_hash(steps)}
+        return self.router.settings() | {"penalty": PENALTY, "steps": source_hash(steps)}
 
     def absent(self, data: RuleRun) -> str | None:
         """It goes through all sets of members."""
@@ -85,7 +86,7 @@ class AnytimeRule:
             everybody=everybody,
             trained=trained,
             values=_values(evidence, data, train, steps),
-            dial=np.concatenate([steps, everybody.dial]),
+            dial=_joined_dial(everybody),
             train=_side_by_side(stepwise_choices(joined_walks(parts)), everybody.train),
         )
 
@@ -98,7 +99,7 @@ class _FellBack:
 
     @property
     def dial(self) -> FloatArray:
-        return np.concatenate([lambdas(), self.everybody.dial])
+        return _joined_dial(self.everybody)
 
     @property
     def train(self) -> Choices:
@@ -139,13 +140,23 @@ class _Fitted:
         return _side_by_side(steps, self.everybody.decide(data, positions))
 
 
+def _joined_dial(everybody: FittedRule) -> FloatArray:
+    return np.concatenate([lambdas(), _ORACLE_AT_ONCE, everybody.dial])
+
+
 def _side_by_side(steps: Choices, everybody: Choices) -> Choices:
+    """The choices of all settings, in the order of the joined dial."""
+    oracle = everybody.called.shape[2] - 1
+    alone = np.zeros_like(everybody.called[:1])
+    alone[..., oracle] = True
     return Choices(
-        called=np.concatenate([steps.called, everybody.called]),
-        answer=np.concatenate([steps.answer, everybody.answer]),
+        called=np.concatenate([steps.called, alone, everybody.called]),
+        answer=np.concatenate(
+            [steps.answer, np.full_like(everybody.answer[:1], oracle), everybody.answer]
+        ),
         failure=everybody.failure,
     )
 
 
 def _values(evidence: ScoredSets, data: RuleRun, train: Positions, dial: FloatArray) -> StateValues:
-    return fit_steps(evidence, data, train, dial=dial, penalty=_PENALTY, realised=True)
+    return fit_steps(evidence, data, train, dial=dial, penalty=PENALTY, realised=True)
