@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 
 from pyramid_moa.data_prep.labelled_run import LabelledRun, read_labelled_run
+from pyramid_moa.data_prep.run_folder import RunFolder
 from tiny_model import TinyModels
 
+QUESTIONS = 20
 HIDDEN_KEYS = ["layer-1/answer_mean", "layer2/answer_mean"]
 
 
@@ -63,6 +65,12 @@ def assert_same_run(one: Path, other: Path) -> LabelledRun:
                 atol=1e-5,
             )
     return left
+
+
+def spent(out: Path) -> float:
+    """US dollars of all rows of a run folder."""
+    folder = RunFolder(out)
+    return sum(row.cost_usd for model in range(3) for row in folder.read_generations(model))
 
 
 def _assert_same_row(row: dict[str, object], twin: dict[str, object]) -> None:

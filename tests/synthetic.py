@@ -232,3 +232,9 @@ def quick_config(**changes):
         ),
     }
     return TrainConfig(**(values | changes))
+
+
+def import_flags(*tables: str | Path, out: str | Path = "run") -> list[str | Path]:
+    """Arguments of ``import`` for such tables: all members and the oracle."""
+    member_flags = [flag for name in MEMBERS for flag in ("--member", name)]
+    return ["import", *tables, *member_flags, "--oracle", ORACLE, "--out", out]

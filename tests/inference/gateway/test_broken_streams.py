@@ -7,7 +7,7 @@ from contextlib import aclosing
 import pytest
 from faulty_server import Reply, stream_events
 from running_gateway import DOWN, chat_body, running_gateway, says
-from test_upstream import CHAT, GREEDY, PATH, REQUEST, everything, later, serve
+from running_upstream import CHAT, GREEDY, PATH, REQUEST, everything, later, serve
 
 from pyramid_moa.backends import Price
 from pyramid_moa.backends.openai_relay import RelayError
