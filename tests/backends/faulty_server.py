@@ -187,8 +187,12 @@ class Handler(BaseHTTPRequestHandler):
             self.wait(reply.drip_s)
 
     def send_events(self, reply: Reply) -> None:
-        """Send chunks of HTTP, so that a connection that breaks is seen to."""
-        self.close_connection = True
+        """Send chunks of HTTP, so that a connection that breaks is seen to.
+
+        One that does not break stays open, as with other bodies: to close it without a word would
+        fail whatever a client sends on it next.
+        """
+        self.close_connection = reply.cut_at is not None
         self.send_response(reply.status)
         self.send_header("content-type", "text/event-stream")
         self.send_header("transfer-encoding", "chunked")
