@@ -86,42 +86,38 @@ def _find(text: str) -> Piece | None:
     if looks_like_json(text):
         return None  # cut short before its answer
     if formula := _last_formula(text):
-        return formula.content
+        return formula
     whole = Piece.of(text, 0, len(text))
     line = Piece.of(text, max(whole.start, text.rfind("\n", 0, whole.end) + 1), whole.end)
     return line if len(line.text) <= _LONGEST_EXPRESSION else None
 
 
-@dataclass(frozen=True)
-class _Formula:
-    """A formula in a text: what it says, and from where to where it goes with its delimiters."""
-
-    content: Piece
-    start: int
-    end: int
-
-
-def _last_formula(text: str) -> _Formula | None:
-    r"""Find the last ``$...$``, ``$$...$$``, ``\(...\)`` or ``\[...\]``.
-
-    A dollar that has no partner on its line is money; a formula of more than 2,000 characters is
-    none. The closing delimiter is sought by ``str.find``: with a regular expression a text of
-    nothing but opening ones takes a second.
-    """
+def _last_formula(text: str) -> Piece | None:
+    r"""Find what the last ``$...$``, ``$$...$$``, ``\(...\)`` or ``\[...\]`` says."""
     found = None
     begin = 0
     while opening := _OPENING.search(text, begin):
-        closing = _DELIMITERS[opening.group()]
-        start = opening.end()
-        end = text.find(closing, start + 1, start + _LONGEST_FORMULA + len(closing))
-        if end < 0 or (closing == "$" and "\n" in text[start:end]):
+        closing = _closing(text, opening)
+        if closing is None:
             begin = opening.start() + 1
         else:
-            begin = end + len(closing)
-            found = opening.start(), start, end, begin
-    if found is None:
+            found, begin = (opening.end(), closing.start), closing.stop
+    return Piece.of(text, *found) if found else None
+
+
+def _closing(text: str, opening: re.Match[str]) -> slice | None:
+    """Find the delimiter that ends what an opening one begins.
+
+    A dollar that has no partner on its line is money; a formula of more than 2,000 characters is
+    none. Sought by ``str.find``: with a regular expression a text of nothing but opening delimiters
+    takes a second.
+    """
+    closing = _DELIMITERS[opening.group()]
+    start = opening.end()
+    end = text.find(closing, start + 1, start + _LONGEST_FORMULA + len(closing))
+    if end < 0 or (closing == "$" and "\n" in text[start:end]):
         return None
-    return _Formula(Piece.of(text, found[1], found[2]), found[0], found[3])
+    return slice(end, end + len(closing))
 
 
 def _inner(piece: Piece) -> Piece:
@@ -129,10 +125,11 @@ def _inner(piece: Piece) -> Piece:
     inner = last_boxed(piece.text)
     if inner is None:
         answer = piece.text.strip().rstrip(".")
-        formula = _last_formula(answer)
-        if formula is None or (formula.start, formula.end) != (0, len(answer)):
+        opening = _OPENING.match(answer)
+        closing = _closing(answer, opening) if opening else None
+        if opening is None or closing is None or closing.stop < len(answer):
             return piece
-        inner = formula.content
+        inner = Piece.of(answer, opening.end(), closing.start)
     # Escapes may have moved the characters, so the place is that of the whole answer.
     return Piece(inner.text.strip(), piece.start, piece.end)
 

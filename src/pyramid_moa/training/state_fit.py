@@ -147,7 +147,8 @@ def _left_out(ridge: Ridge, columns: FloatArray, targets: FloatArray, penalty: f
     leverage = 1.0 / len(scaled) + np.einsum(
         "nd,dn->n", scaled, np.linalg.solve(_gram(scaled, penalty), scaled.T)
     )
-    # A query that decides its own prediction leaves nothing to predict it from but the mean.
+    # Of a query that decides its own prediction the others say nothing: it comes out at its own
+    # targets.
     kept = np.maximum(1.0 - leverage, _LEAST_KEPT)[:, None]
     predicted: FloatArray = targets - (targets - ridge.predict(columns)) / kept
     return predicted

@@ -93,12 +93,15 @@ def typical_calls(run: LabelledRun, positions: Sequence[int]) -> dict[str, Typic
     return calls
 
 
-def why_no_steps(run: LabelledRun, calls: dict[str, TypicalCall]) -> str | None:
+def why_no_steps(
+    run: LabelledRun, calls: dict[str, TypicalCall], questions: Sequence[str]
+) -> str | None:
     """Why nothing can be said of steps on a run; None where it can.
 
     Args:
         run: the labelled data.
         calls: what calls take there.
+        questions: hashes of those that steps would be fitted on.
     """
     members = len(run.manifest.models) - 1
     if members > MOST_MEMBERS:
@@ -107,6 +110,8 @@ def why_no_steps(run: LabelledRun, calls: dict[str, TypicalCall]) -> str | None:
         return f"the price of {', '.join(unknown)} is not known"
     if calls[run.manifest.oracle].cost_usd <= 0:
         return "the oracle costs nothing"
+    if len(np.unique(_parts(questions))) < 2:
+        return f"{len(set(questions))} different questions are too few to leave any of them out"
     return None
 
 
@@ -162,7 +167,7 @@ def out_of_fold_walk(
         answered: what became of them.
         questions: hashes of the questions; the same one is never in two parts.
     """
-    part = np.array([int(text[:8], 16) % _PARTS for text in questions])
+    part = _parts(questions)
     walks = []
     for number in np.unique(part):
         held, fitted = np.flatnonzero(part == number), np.flatnonzero(part != number)
@@ -170,6 +175,10 @@ def out_of_fold_walk(
         values = _fit(evidence.take(fitted), answered.take(fitted), groups, prices)
         walks.append((held, walk(values, evidence.take(held))))
     return joined_walks(walks)
+
+
+def _parts(questions: Sequence[str]) -> NDArray[np.int64]:
+    return np.array([int(text[:8], 16) % _PARTS for text in questions])
 
 
 def _fit(

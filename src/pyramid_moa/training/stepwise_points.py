@@ -170,10 +170,10 @@ def fit_stepwise(
         The policy, or None where nothing can be said of steps.
     """
     calls = typical_calls(run, fitted_on)
-    if reason := why_no_steps(run, calls):
+    own = examples.take(fitted_on)
+    if reason := why_no_steps(run, calls, own.questions):
         say(f"no sequential policy: {reason}")
         return None
-    own = examples.take(fitted_on)
     held_out = held_out_parts(own.questions, seeds=config.network.seeds, seed=config.seed)
     evidence = scored_sets_of(network, own, held_out)
     answered = answered_by(run, fitted_on, run.manifest.models)
