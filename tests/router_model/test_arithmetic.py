@@ -180,7 +180,7 @@ def test_halves_and_signs():
     ],
 )
 def test_a_long_text_takes_no_time(text):
-    started = time.perf_counter()
+    started = time.process_time()
     signs = arithmetic_signs(text, text, "1")
-    assert time.perf_counter() - started < 1.0
+    assert time.process_time() - started < 1.0
     assert not math.isinf(signs.size)

@@ -46,8 +46,8 @@ def test_no_question_at_all_is_all_zeros():
     ["1" * 100_000, "1," * 50_000, "(" * 100_000, "\n " * 50_000, "a" * 100_000, "1 " * 50_000],
 )
 def test_a_long_question_takes_no_time(text):
-    started = time.perf_counter()
+    started = time.process_time()
     values = question_signs(text)
-    assert time.perf_counter() - started < 1.0
+    assert time.process_time() - started < 1.0
     assert all(math.isfinite(value) for value in values)
     assert signs(text)["characters"] == pytest.approx(math.log1p(len(text)))

@@ -72,7 +72,7 @@ def test_no_members_and_one():
 
 @pytest.mark.parametrize("text", ["1" * 100_000, "a1 " * 33_000, "1," * 50_000, "", "." * 100_000])
 def test_long_texts_take_no_time(text):
-    started = time.perf_counter()
+    started = time.process_time()
     table = relations([row("9" * 300, text)] * 6, numeric=True)
-    assert time.perf_counter() - started < 1.0
+    assert time.process_time() - started < 1.0
     assert not np.isinf(table).any()
